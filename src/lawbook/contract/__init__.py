@@ -25,6 +25,7 @@ from .quantity import (
     text,
     vector,
 )
+from .shown import Shown
 from .verdict import Outcome, Verdict
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Outcome",
     "Paper",
     "Result",
+    "Shown",
     "Trial",
     "UnknownName",
     "Verdict",

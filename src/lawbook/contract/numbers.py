@@ -21,7 +21,7 @@ SPELLINGS = {
     "nats": {"nat": 1, "nats": 1},
     "rad": {"rad": 1, "deg": math.pi / 180},
 }
-NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|infinity|nan))\s*(.*?)\s*$", re.IGNORECASE)
+NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|infinity|nan))\s*(.*?)\s*$", re.IGNORECASE)
 
 
 def parse_number(text, name, unit=""):
@@ -33,7 +33,7 @@ def parse_number(text, name, unit=""):
     if match is None:
         raise DomainError(f"{name} must be a number such as 70B, 128Ki, 1e21 or 50%; it was {text!r}.")
     digits, suffix = match.groups()
-    digits = digits.replace("_", "").replace(",", "")
+    digits = digits.replace("_", "")
     factor = _factor(suffix, unit)
     if factor is None:
         spoken = f" {unit}" if unit else ""

@@ -23,6 +23,7 @@ from typing import Any
 
 from .errors import DomainError, UnknownName
 from .quantity import Array, CannotDraw, Either, Function, Number, Quantity, Record, Table, fit_sizes, optional
+from .shown import Shown
 
 KINDS = ("law", "bound", "limit", "algorithm", "model", "measure")
 SOURCES = {
@@ -35,7 +36,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Shown):
     """One callable of a paper with everything that is known about it."""
 
     paper: "Paper"
@@ -78,7 +79,7 @@ class Result:
             names = list(inspect.signature(condition).parameters)
             if not condition(*(bound[name] for name in names)):
                 scalars = [f"{name} was {bound[name]}" for name in names if isinstance(bound[name], int | float | str)]
-                raise DomainError(f"{sentence[0].upper() + sentence[1:]}" + (f"; {', '.join(scalars)}." if scalars else "."))
+                raise DomainError(sentence + (f"; {', '.join(scalars)}." if scalars else "."))
         return bound
 
     def _sizes(self, bound):
@@ -169,7 +170,7 @@ class Finding:
 
 
 @dataclass
-class Paper:
+class Paper(Shown):
     """A paper, and what its file declares. `says` is its content in our own words; `source` where its formulas come from."""
 
     module: str

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .encoding import encode
+from .shown import Shown
 
 STATUSES = {
     "upheld": "every test passed, and the trial could have failed: it rejected its negative controls",
@@ -26,7 +27,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Shown):
     paper: str
     trial: str
     form: str

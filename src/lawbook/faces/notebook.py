@@ -1,0 +1,134 @@
+"""How notebooks and reports show what lawbook speaks of: HTML fragments, formulas as MathML."""
+
+from html import escape
+
+import numpy as np
+
+from ..contract import Paper, Result, Verdict
+from ..contract.numbers import show_number
+from ..contract.paper import SOURCES, described
+from ..contract.verdict import STATUSES
+from ..jobs.fit import Ranking
+from ..jobs.run import Answer, Sweep, as_columns, unit_of
+from ..jobs.solve import Solution
+
+COLOURS = {"upheld": "#1a7f37", "violated": "#cf222e", "vacuous": "#9a6700", "inconclusive": "#57606a"}
+MOST_ROWS = 40
+
+
+def html(shown):
+    """The HTML of a paper, a result, an answer, a sweep, a solution, a ranking of fits or a verdict."""
+    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, Verdict: _verdict}
+    return next(draw(shown) for kind, draw in drawers.items() if isinstance(shown, kind))
+
+
+def mathml(latex):
+    """A LaTeX statement as MathML; the LaTeX itself where it cannot be read."""
+    from latex2mathml.converter import convert
+
+    try:
+        return convert(latex, display="block")
+    except Exception:  # the converter raises many kinds; a formula shown as written is better than none
+        return f"<code>{escape(latex)}</code>"
+
+
+def cell(value, unit=""):
+    """One value as text."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
+        array = np.asarray(value)
+        if array.dtype.kind in "OUS":
+            return escape(str(value))
+        flat = array.ravel()
+        head = ", ".join(show_number(v.item()) for v in flat[:8])
+        return escape(f"[{head}{', …' if len(flat) > 8 else ''}]" + (f" ({' × '.join(map(str, array.shape))})" if len(flat) > 8 else ""))
+    if isinstance(value, np.generic):
+        value = value.item()
+    return escape(show_number(value, unit)) if isinstance(value, int | float | complex) or value is None else escape(str(value))
+
+
+def table(columns, units=None):
+    """Columns (name -> cells) as a table; long ones are cut with a note."""
+    units = units or {}
+    heads = "".join(f"<th>{escape(name)}{f' <small>({escape(units[name])})</small>' if units.get(name) else ''}</th>" for name in columns)
+    rows = list(zip(*columns.values(), strict=True))
+    body = "".join("<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>" for row in rows[:MOST_ROWS])
+    cut = f"<p><small>{len(rows) - MOST_ROWS} more rows</small></p>" if len(rows) > MOST_ROWS else ""
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{cut}"
+
+
+def _paper(paper):
+    results = "".join(f"<li><code>{escape(r.id)}</code> ({r.kind}): {escape(r.summary)}</li>" for r in paper.results.values())
+    return f"<h3>{escape(paper.title)}</h3><p>{escape(paper.says)}</p><ul>{results}</ul><p><small>arXiv {paper.arxiv}, formulas: {SOURCES[paper.source]}</small></p>"
+
+
+def _result(result):
+    arguments = {
+        "argument": list(result.arguments),
+        "domain": [described(q) for q in result.arguments.values()],
+        "default": [repr(result.defaults[name]) if name in result.defaults else "" for name in result.arguments],
+    }
+    assumes = "".join(f"<li>{escape(sentence)}</li>" for sentence in result.assumptions)
+    return (
+        f"<h4><code>{escape(result.id)}</code> <small>{result.kind}</small></h4><p>{escape(result.summary)}</p>{mathml(result.statement)}"
+        f"{table(arguments)}<p>Answers with {escape(described(result.returns))}.</p>{f'<ul>{assumes}</ul>' if assumes else ''}"
+    )
+
+
+def _cautions(said):
+    return "".join(f"<p>⚠ {escape(sentence)}</p>" for sentence in said)
+
+
+def _answer(answer):
+    result = answer.result
+    if np.ndim(answer.value) == 0 and not isinstance(answer.value, dict):
+        value = f"<p><b>{cell(answer.value, result.returns.unit)}</b></p>"
+    else:
+        columns = as_columns(answer.value, result)
+        if all(len(c) == 1 for c in columns.values()):
+            value = table({"": list(columns), "value": [c[0] for c in columns.values()], "unit": [unit_of(result, name) for name in columns]})
+        else:
+            value = table(columns, {name: unit_of(result, name) for name in columns})
+    given = ", ".join(f"{name} = {cell(v)}" for name, v in answer.arguments.items())
+    return f"<h4><code>{escape(result.id)}</code></h4>{mathml(result.statement)}{value}<p><small>{given}; answers with {escape(described(result.returns))}</small></p>{_cautions(answer.cautions)}"
+
+
+def _sweep(sweep):
+    units = {name: unit_of(sweep.result, name) for name in sweep.rows}
+    return f"<h4><code>{escape(sweep.result.id)}</code></h4>{mathml(sweep.result.statement)}{table(sweep.rows, units)}{_cautions(sweep.cautions)}"
+
+
+def _solution(solution):
+    unit = solution.result.arguments[solution.unknown].unit
+    roots = ", ".join(cell(root, unit) for root in solution.roots)
+    said = f"<p><b>{escape(solution.unknown)} = {roots}</b></p>" if roots else f"<p>No solution: {escape(solution.reason)}</p>"
+    return f"<h4><code>{escape(solution.result.id)}</code> = {cell(solution.target)}</h4>{mathml(solution.result.statement)}{said}{_cautions(solution.cautions)}"
+
+
+def _ranking(ranking):
+    columns = {
+        "law": [f.law.id for f in ranking.fits],
+        "held-out error": [f"{100 * f.test['relative_error']:.3g} %" if f.test else "" for f in ranking.fits],
+        "baseline": [f"{100 * f.test['baseline_error']:.3g} % ({f.test['baseline']})" if f.test else "" for f in ranking.fits],
+        "rms residual": [f.rms for f in ranking.fits],
+        "parameters": [", ".join(f"{k} = {v:.4g} ± {f.standard_errors[k]:.2g}" for k, v in f.parameters.items()) for f in ranking.fits],
+        "notes": ["; ".join(f.notes) for f in ranking.fits],
+    }
+    return f"<p>{escape(ranking.split)}.</p>{table(columns)}{''.join(f'<p><small>{escape(s)}</small></p>' for s in ranking.said)}"
+
+
+def _verdict(verdict):
+    evidence = {
+        **{k.replace("_", " "): v for k, v in verdict.tightness.items()},
+        "samples": verdict.samples,
+        "confidence": verdict.confidence if verdict.confidence is not None else "exact",
+    }
+    controls = "".join(f"<li>{escape(c['name'])}: {'rejected' if c['rejected'] else '<b>not rejected</b>'}. {escape(c['reason'])}</li>" for c in verdict.controls)
+    worst = "".join(f"<li>{escape(str(k))}: {cell(v)}</li>" for k, v in verdict.worst.items())
+    return (
+        f"<h4><code>{escape(verdict.id)}</code> <span style='color:{COLOURS[verdict.status]}'>{verdict.status}</span></h4>"
+        f"<p>{escape(verdict.reason)}</p><details><summary>Evidence</summary>{table({'': list(evidence), 'value': list(evidence.values())})}"
+        f"<p>Worst case</p><ul>{worst}</ul><p>Negative controls</p><ul>{controls}</ul>"
+        f"<p><small>{verdict.form}, {verdict.effort}, seed {verdict.seed}, {verdict.seconds:.1f} s. {escape(verdict.status)}: {escape(STATUSES[verdict.status])}.</small></p></details>"
+    )

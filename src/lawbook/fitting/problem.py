@@ -1,0 +1,138 @@
+"""From a law and a table to a least-squares problem: which arguments are data, which are parameters, and on what scale."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..contract import LawbookError, Result
+from ..contract.quantity import Array, Either, Number, Record
+
+SYNONYMS = {"learning_rates": "learning_rate", "steps": "step", "entropies": "entropy", "samples": "samples", "dim": "dim"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str  # "alpha", or "constants.alpha" for a field of a record argument
+    quantity: Number
+
+    @property
+    def log(self):
+        return self.quantity.scale == "log" and self.quantity.low >= 0
+
+
+def parameters(law: Result):
+    """The fitted parameters of a law, those inside record arguments included."""
+    found = []
+    for name, quantity in law.arguments.items():
+        options = quantity.options if isinstance(quantity, Either) else (quantity,)
+        for option in options:
+            if isinstance(option, Record):
+                found += [Parameter(f"{name}.{key}", q) for key, q in option.fields.items() if isinstance(q, Number) and q.fitted]
+            elif isinstance(option, Number) and option.fitted:
+                found.append(Parameter(name, option))
+    return found
+
+
+def inputs(law: Result):
+    """Arguments of a law that a table must give: those without default that are not fitted."""
+    fitted = {p.name.partition(".")[0] for p in parameters(law)}
+    return {name: q for name, q in law.arguments.items() if name not in law.defaults and name not in fitted}
+
+
+def column_of(name, columns):
+    """The column that holds an argument: its own name, or the singular of a vector's."""
+    for candidate in (name, SYNONYMS.get(name, name), name.removesuffix("s")):
+        if candidate in columns:
+            return candidate
+    return None
+
+
+def applicable(law: Result, columns):
+    """Whether the table has every input of the law and the column that it predicts."""
+    return law.observes in columns and bool(parameters(law)) and all(column_of(name, columns) for name in inputs(law))
+
+
+@dataclass
+class Problem:
+    """Observed values and how to predict them; `groups` are the calls of the law (one for point-wise laws, one a curve for laws of whole curves)."""
+
+    law: Result
+    parameters: list[Parameter]
+    calls: list[dict]  # the inputs of each call
+    rows: list[np.ndarray]  # rows of the table that each call predicts
+    observed: list[np.ndarray]
+    log: bool  # residuals are log ratios, as fits a positive quantity over orders of magnitude
+
+    def arguments(self, theta):
+        """theta as keyword arguments of the law."""
+        given: dict = {}
+        for parameter, value in zip(self.parameters, theta, strict=True):
+            name, _, key = parameter.name.partition(".")
+            if key:
+                given.setdefault(name, {})[key] = float(value)
+            else:
+                given[name] = float(value)
+        return given
+
+    def predict(self, theta):
+        given = self.arguments(theta)
+        with np.errstate(all="ignore"):
+            return np.concatenate([np.asarray(self.law.function(**call, **given), float).ravel() for call in self.calls])
+
+    def residuals(self, theta):
+        predicted, observed = self.predict(theta), np.concatenate(self.observed)
+        with np.errstate(all="ignore"):
+            off = np.log(predicted) - np.log(observed) if self.log else predicted - observed
+        return np.where(np.isfinite(off), np.clip(off, -1e6, 1e6), 1e6)
+
+    def thinned(self, most):
+        """The same problem on at most `most` rows a call, for a first look at many starts."""
+        if all(len(o) <= most for o in self.observed):
+            return self
+        picks = [np.unique(np.linspace(0, len(o) - 1, most).astype(int)) for o in self.observed]
+        inner = [_pointwise(self.law, name) for name in self.calls[0]]
+        calls = [{name: (np.asarray(v)[pick] if moves else v) for (name, v), moves in zip(call.items(), inner, strict=True)} for call, pick in zip(self.calls, picks, strict=True)]
+        return replace(self, calls=calls, rows=[r[p] for r, p in zip(self.rows, picks, strict=True)], observed=[o[p] for o, p in zip(self.observed, picks, strict=True)])
+
+
+def _pointwise(law, name):
+    """Whether an input has one entry a predicted value: scalars given as columns, and vectors as long as the answer."""
+    quantity = law.arguments[name]
+    return isinstance(quantity, Number) or (isinstance(quantity, Array) and isinstance(law.returns, Array) and quantity.shape == law.returns.shape)
+
+
+def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
+    """The Problem of fitting `law` to `rows` of a RunsTable; laws of whole curves take one call for each value of the column `group`."""
+    columns = table.columns
+    missing = [name for name in inputs(law) if not column_of(name, columns)] + ([] if law.observes in columns else [law.observes])
+    if missing:
+        raise LawbookError(f"{law.id} needs the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; the table has {', '.join(columns)}.")
+    observed = table.numbers(law.observes)
+    data = {name: table.numbers(column_of(name, columns)) for name in inputs(law)}
+    rows = np.arange(len(table)) if rows is None else np.asarray(rows)
+    keep = rows[np.isfinite(observed[rows])]
+    groups = [keep]
+    if group is not None and not all(_pointwise(law, name) for name in data):
+        labels = columns[group]
+        groups = [keep[labels[keep] == label] for label in dict.fromkeys(labels[keep].tolist())]
+    calls = []
+    for members in groups:
+        call = {}
+        for name, column in data.items():
+            if _pointwise(law, name):
+                call[name] = law.arguments[name].read(column[members], name) if isinstance(law.arguments[name], Array) else _checked(law.arguments[name], column[members], name)
+            else:  # the whole curve, rows without an observation included
+                whole = members if group is None else np.flatnonzero(columns[group] == columns[group][members[0]])
+                call[name] = law.arguments[name].read(column[whole], name)
+        calls.append(call)
+    values = [observed[members] for members in groups]
+    found = parameters(law)
+    if to_fit and sum(map(len, values)) <= len(found):
+        raise LawbookError(f"{law.id} has {len(found)} parameters; {sum(map(len, values))} rows with {law.observes} are too few to fit them.")
+    return Problem(law, found, calls, groups, values, bool(np.all(np.concatenate(values) > 0)))
+
+
+def _checked(quantity, column, name):
+    for row, value in enumerate(column):
+        quantity.read(float(value), f"{name} (row {row + 1})")
+    return column

@@ -1,0 +1,175 @@
+"""Fit the laws of the book to a table and rank them by what they predict for runs they have not seen."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..artifacts.tables import RunsTable, read_runs
+from ..contract import LawbookError, Result, Shown, catalogue
+from ..fitting.least_squares import solve
+from ..fitting.problem import applicable, inputs, pose
+
+GROUPS = ("curve", "schedule")  # columns that name whole curves
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One law on one table: its parameters, how well it fits, and its error on held-out rows beside the baseline's."""
+
+    law: Result
+    parameters: dict[str, float]
+    standard_errors: dict[str, float]
+    rows: int
+    objective: float
+    rms: float  # of the residuals: log ratios where every observation is positive
+    converged: bool
+    agreed: str
+    condition: float
+    test: dict[str, Any]  # rows, relative_error, worst, r2, baseline, baseline_error; empty without held-out rows
+    notes: list[str] = field(default_factory=list)
+
+    def predict(self, **given):
+        """The law at the fitted parameters."""
+        arguments: dict = {}
+        for name, value in self.parameters.items():
+            argument, _, key = name.partition(".")
+            if key:
+                arguments.setdefault(argument, {})[key] = value
+            else:
+                arguments[argument] = value
+        return self.law.function(**given, **arguments)
+
+    def to_dict(self):
+        return {**{k: v for k, v in self.__dict__.items() if k != "law"}, "law": self.law.id}
+
+
+@dataclass(frozen=True)
+class Ranking(Shown):
+    """Fits of every law that applies, the best predictor first; laws that could not be fitted with the reason."""
+
+    fits: list[Fit]
+    failed: dict[str, str]
+    split: str
+    said: list[str]
+    table: RunsTable
+    test: RunsTable
+    train_rows: np.ndarray
+    test_rows: np.ndarray
+
+    @property
+    def best(self):
+        return self.fits[0]
+
+    def to_dict(self):
+        return {"fits": [f.to_dict() for f in self.fits], "failed": self.failed, "split": self.split, "said": self.said}
+
+
+def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0, progress=None):
+    """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on held-out rows.
+
+    Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows by compute (whole curves are never split).
+    Raises LawbookError where no law applies or the table cannot be read.
+    """
+    table = read_runs(source)
+    if not 0 <= holdout < 1:
+        raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
+    laws = [catalogue.result(law)] if law else [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and applicable(r, table.columns)]
+    if law and laws[0].kind != "law":
+        raise LawbookError(f"{laws[0].id} is a {laws[0].kind}; only a law can be fitted.")
+    if not laws:
+        wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
+        raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
+    held = read_runs(test) if test is not None else table
+    train_rows, test_rows, split = _split(table, test, held, holdout)
+    fits, failed = [], {}
+    for candidate in laws:
+        try:
+            fits.append(_fit_one(candidate, table, held, train_rows, test_rows, huber_delta, seed))
+        except LawbookError as error:
+            if law:
+                raise
+            failed[candidate.id] = str(error)
+        if progress:
+            progress(candidate.id)
+    if not fits:
+        raise LawbookError("No law could be fitted: " + " ".join(failed.values()))
+    fits.sort(key=lambda f: f.test.get("relative_error", f.rms))
+    return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
+
+
+def _split(table, test, held, holdout):
+    everything = np.arange(len(table))
+    if test is not None:
+        return everything, np.arange(len(held)), f"tested on {len(held)} rows of another table"
+    if holdout == 0 or "compute" not in table.columns:
+        why = "nothing was held out" if holdout == 0 else "nothing was held out, since the table has no compute column to order its rows by"
+        return everything, everything[:0], why
+    compute = table.numbers("compute")
+    threshold = np.quantile(compute, 1 - holdout)
+    dear = compute > threshold * (1 + 1e-12)
+    if not dear.any() or dear.all():
+        return everything, everything[:0], "nothing was held out, since all rows cost the same"
+    return everything[~dear], everything[dear], f"fitted on the {np.sum(~dear)} rows up to {compute[~dear].max():.3g} FLOP, tested on the {np.sum(dear)} dearer ones"
+
+
+def _group(table):
+    return next((name for name in GROUPS if name in table.columns), None)
+
+
+def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed):
+    problem = pose(law, table, train_rows, _group(table))
+    optimum = solve(problem, huber_delta=huber_delta, seed=seed)
+    names = [p.name for p in problem.parameters]
+    notes = []
+    if not optimum.converged:
+        notes.append("the solver stopped before it converged")
+    if optimum.condition > 1e8:
+        notes.append(f"the data hardly tell some parameters apart (condition {optimum.condition:.1e}): trust predictions more than parameters")
+    residuals = problem.residuals(optimum.theta)
+    tested = _test(law, held, test_rows, optimum.theta, table, train_rows) if len(test_rows) else {}
+    return Fit(
+        law=law,
+        parameters=dict(zip(names, optimum.theta.tolist(), strict=True)),
+        standard_errors=dict(zip(names, optimum.standard_errors.tolist(), strict=True)),
+        rows=len(residuals),
+        objective=optimum.objective,
+        rms=float(np.sqrt(np.mean(residuals**2))),
+        converged=optimum.converged,
+        agreed=f"{optimum.agreed} of the best starts agree",
+        condition=optimum.condition,
+        test=tested,
+        notes=notes,
+    )
+
+
+def _test(law, held, rows, theta, table, train_rows):
+    """Errors on held-out rows, averaged over curves where there are several, beside the baseline."""
+    question = pose(law, held, rows, _group(held), to_fit=False)
+    predicted, observed = question.predict(theta), np.concatenate(question.observed)
+    baseline, said = _baseline(law, table, train_rows, held, np.concatenate(question.rows))
+    ends = np.cumsum([len(o) for o in question.observed])[:-1]
+    parts = list(zip(np.split(observed, ends), np.split(predicted, ends), strict=True))
+    off = [np.abs(p - o) / np.abs(o) for o, p in parts]
+    return {
+        "rows": len(observed),
+        "curves": len(parts),
+        "relative_error": float(np.mean([e.mean() for e in off])),
+        "worst": float(np.mean([e.max() for e in off])),
+        "r2": float(np.mean([1 - np.sum((o - p) ** 2) / max(np.sum((o - o.mean()) ** 2), 1e-300) for o, p in parts])) if all(len(o) > 1 for o, _ in parts) else np.nan,
+        "baseline": said,
+        "baseline_error": float(np.mean(np.abs(baseline - observed) / np.abs(observed))),
+    }
+
+
+def _baseline(law, table, train_rows, held, rows):
+    """A straight line in log-log: of the observation on compute, or on step for curves; the mean where there is neither."""
+    observed = table.numbers(law.observes)[train_rows]
+    for name in ("compute", "step"):
+        if name in table.columns and name in held.columns:
+            x, fresh = table.numbers(name)[train_rows], held.numbers(name)[rows]
+            good = np.isfinite(observed) & (observed > 0) & (x > 0)
+            if good.sum() >= 2 and (fresh > 0).all() and np.ptp(np.log(x[good])) > 0:
+                slope, intercept = np.polyfit(np.log(x[good]), np.log(observed[good]), 1)
+                return np.exp(intercept + slope * np.log(fresh)), f"power law in {name}"
+    return np.full(len(rows), np.nanmean(observed)), "mean of the fitted rows"

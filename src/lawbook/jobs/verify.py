@@ -1,0 +1,86 @@
+"""Put claims on trial, in parallel, resumably; and reproduce findings."""
+
+from ..artifacts import datasets
+from ..contract import UnknownName, catalogue
+from ..trials.judge import run_trial, undecided
+from .records import Records
+
+
+def trials_of(names=()):
+    """The trials of the named papers ("slug"), trials or results ("slug.name"); of the whole book without names."""
+    if not names:
+        return [t for p in catalogue.papers() for t in p.trials.values()]
+    found = []
+    for name in names:
+        slug, _, part = name.partition(".")
+        paper = catalogue.paper(slug)
+        chosen = [t for t in paper.trials.values() if not part or part == t.name or part in t.results]
+        if not chosen:
+            raise UnknownName(f"trial or result of {slug}", part, [*paper.trials, *paper.results])
+        found += chosen
+    return list({t.id: t for t in found}.values())
+
+
+def verify(*names, seed=0, effort="quick", workers=1, resume=None, records=None, progress=None):
+    """Verdicts on the named claims ("slug", "slug.trial" or "slug.result"), or on all of the book, in the book's order.
+
+    `effort` is "quick" (seconds) or "full". With `resume` (the default for the whole book), verdicts kept from an earlier, interrupted round with the same seed, effort and
+    code are taken over. `progress(done, total, verdict)` is called as verdicts arrive. Workers do not change a verdict: each trial has its own random stream.
+    """
+    if effort not in ("quick", "full"):
+        raise UnknownName("effort", effort, ["quick", "full"])
+    trials = trials_of(names)
+    records = records or Records()
+    resume = not names if resume is None else resume
+    verdicts, todo = {}, []
+    for trial in trials:
+        kept = records.find(trial, seed, effort) if resume else None
+        if kept is None or kept.status == "inconclusive":
+            todo.append(trial)
+        else:
+            verdicts[trial.id] = kept
+            if progress:
+                progress(len(verdicts), len(trials), kept)
+    by_id = {trial.id: trial for trial in todo}
+    for verdict in _judged(todo, seed, effort, workers):
+        records.keep(by_id[verdict.id], verdict)
+        verdicts[verdict.id] = verdict
+        if progress:
+            progress(len(verdicts), len(trials), verdict)
+    return [verdicts[trial.id] for trial in trials]
+
+
+def _judged(trials, seed, effort, workers):
+    """Verdicts as they come in."""
+    if workers == 1 or len(trials) <= 1:
+        for trial in trials:
+            yield judge(trial.paper.slug, trial.name, seed, effort)
+        return
+    from joblib import Parallel, delayed
+
+    yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(delayed(judge)(t.paper.slug, t.name, seed, effort) for t in trials)
+
+
+def judge(slug, name, seed, effort):
+    """One trial by name: what a worker does. A trial that breaks or lacks its data is inconclusive, with the reason."""
+    trial = catalogue.paper(slug).trials[name]
+    try:
+        data = datasets.load(trial.data) if trial.data else None
+    except datasets.MissingData as error:
+        return undecided(trial, str(error), seed=seed, effort=effort)
+    try:
+        return run_trial(trial, seed=seed, effort=effort, data=data)
+    except Exception as error:  # a defect of one trial must not end the round for the others
+        return undecided(trial, f"The trial itself failed: {type(error).__name__}: {error}", seed=seed, effort=effort)
+
+
+def findings(*slugs):
+    """The findings of the named papers, or of the whole book."""
+    papers = [catalogue.paper(slug) for slug in slugs] if slugs else catalogue.papers()
+    return [finding for paper in papers for finding in paper.findings.values()]
+
+
+def reproduce(finding):
+    """The numbers that reproduce a finding: a record with the truth value `holds`."""
+    evidence = finding.function()
+    return {"holds": bool(evidence["holds"]), **{k: v for k, v in evidence.items() if k != "holds"}}
