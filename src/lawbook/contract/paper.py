@@ -236,7 +236,7 @@ class Paper(Shown):
     measure = partialmethod(_result, "measure")
 
     def trial(self, form, *, of, controls, quick, full, claim=None, data=None):
-        """Declare a trial of the results `of`. The function gets `draw` (random values), the claim (the first of `of`, or `claim`) and, where named, `data`;
+        """Declare a trial of the results `of`. The function gets `draw` (random values), the claim (the first of `of`, or `claim`) and, where it has parameters of these names, `data` and `effort` ("quick" or "full");
         it returns the evidence that `form` judges. Each of `controls` (name -> wrong claim) must be rejected."""
         assert controls, "a trial that cannot fail is a defect: give a negative control"
 

@@ -203,7 +203,7 @@ def run_command(result):
 
             check_format(plot)
         with bar(f"{result.id}", None) as progress:
-            answer = evaluate(result, progress=lambda done, total: progress(done, total), **given_arguments(result, values, args_file))
+            answer = evaluate(result, progress=progress, **given_arguments(result, values, args_file))
         if plot:
             if not isinstance(answer, Sweep):
                 raise LawbookError(f"A plot needs a sweep: give a numeric argument of {result.id} a range such as 1k:1M:log:50.")

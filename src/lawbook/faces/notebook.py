@@ -91,7 +91,8 @@ def _answer(answer):
         else:
             value = table(columns, {name: unit_of(result, name) for name in columns})
     given = ", ".join(f"{name} = {cell(v)}" for name, v in answer.arguments.items())
-    return f"<h4><code>{escape(result.id)}</code></h4>{mathml(result.statement)}{value}<p><small>{given}; answers with {escape(described(result.returns))}</small></p>{_cautions(answer.cautions)}"
+    domain = f"<p><small>{given}; answers with {escape(described(result.returns))}</small></p>"
+    return f"<h4><code>{escape(result.id)}</code></h4>{mathml(result.statement)}{value}{domain}{_cautions(answer.cautions)}"
 
 
 def _sweep(sweep):
@@ -130,5 +131,6 @@ def _verdict(verdict):
         f"<h4><code>{escape(verdict.id)}</code> <span style='color:{COLOURS[verdict.status]}'>{verdict.status}</span></h4>"
         f"<p>{escape(verdict.reason)}</p><details><summary>Evidence</summary>{table({'': list(evidence), 'value': list(evidence.values())})}"
         f"<p>Worst case</p><ul>{worst}</ul><p>Negative controls</p><ul>{controls}</ul>"
-        f"<p><small>{verdict.form}, {verdict.effort}, seed {verdict.seed}, {verdict.seconds:.1f} s. {escape(verdict.status)}: {escape(STATUSES[verdict.status])}.</small></p></details>"
+        f"<p><small>{verdict.form}, {verdict.effort}, seed {verdict.seed}, {verdict.seconds:.1f} s. "
+        f"{verdict.status.capitalize()}: {escape(STATUSES[verdict.status])}.</small></p></details>"
     )

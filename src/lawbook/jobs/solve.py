@@ -1,6 +1,7 @@
 """Solve a result for one of its numeric arguments."""
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Solution(Shown):
     answers: list[float]  # the result at each root: the target, or the nearest a whole number can come
     searched: tuple[float, float]
     reason: str = ""
-    cautions: list[str] = field(default_factory=list)
+    cautions: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self):
         return {

@@ -66,10 +66,9 @@ def judge(slug, name, seed, effort):
     trial = catalogue.paper(slug).trials[name]
     try:
         data = datasets.load(trial.data) if trial.data else None
+        return run_trial(trial, seed=seed, effort=effort, data=data)
     except datasets.MissingData as error:
         return undecided(trial, str(error), seed=seed, effort=effort)
-    try:
-        return run_trial(trial, seed=seed, effort=effort, data=data)
     except Exception as error:  # a defect of one trial must not end the round for the others
         return undecided(trial, f"The trial itself failed: {type(error).__name__}: {error}", seed=seed, effort=effort)
 

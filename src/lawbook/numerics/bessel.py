@@ -129,14 +129,14 @@ def log_k_integral(v, x):
     """int_0^inf exp(-x cosh s) cosh(v s) ds by the trapezoid rule from the peak outwards; at the step 1/8 its error is below rounding for v < 13, x < 31."""
     step = 0.125
     peak = math.asinh(v / x) if v < 1e300 * x else math.log(2 * v) - math.log(x)
-    top = v * peak - x * math.cosh(peak)  # log of twice the integrand, about where it is largest
+    top = v * peak - math.hypot(v, x)  # log of twice the integrand, about where it is largest
     total, first = 0.0, int(peak / step)
     for direction in (1, -1):
         j = first if direction == 1 else first - 1
         while j >= 0:
             s = j * step
-            grown = math.exp(s)
-            exponent = v * s - 0.5 * x * (grown + 1 / grown) - top
+            half = math.exp(0.5 * s)  # in halves, so that x exp(s) is finite for the least x
+            exponent = v * s - 0.5 * (x * half * half + x / half / half) - top
             mirrored = math.exp(-2 * v * s) if 2 * v * s < 40 else 0.0
             total += (1 + mirrored) * math.exp(exponent) * (0.5 if j == 0 else 1.0)
             if exponent < -40 and (direction == -1 or s > peak):
@@ -147,6 +147,8 @@ def log_k_integral(v, x):
 
 @compiled
 def log_i(v, x, guards, u):
+    if not (v >= 0 and x >= 0):
+        return np.nan
     if x == 0:
         return 0.0 if v == 0 else -np.inf
     kind, terms = family(v, x, guards)
@@ -157,6 +159,8 @@ def log_i(v, x, guards, u):
 
 @compiled
 def log_k(v, x, guards, u):
+    if not (v >= 0 and x >= 0):
+        return np.nan
     if x == 0:
         return np.inf
     kind, terms = family(v, x, guards)
@@ -168,8 +172,10 @@ def log_k(v, x, guards, u):
 @compiled
 def ratio(v, x, guards, u):
     """I_{v+1}(x) / I_v(x) without the prefactors, which cancel; never the exponential of a difference of logarithms."""
-    if x == 0:
-        return 0.0
+    if not (v >= 0 and x >= 0):
+        return np.nan
+    if x <= 1e-9 * (v + 1):
+        return x / (2 * (v + 1))
     if x <= 100:
         # Gauss: I_{v+1}/I_v = 1/(b_1 + 1/(b_2 + ...)) with b_j = 2(v+j)/x, by Lentz's method: about x terms at most
         f = c = 2 * (v + 1) / x

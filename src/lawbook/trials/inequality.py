@@ -8,6 +8,9 @@ from ..numerics.statistics import quantiles
 from .form import Form, draws, pair, plain, split
 
 
+TINY = 1e-13  # sides below this are rounding noise: their ratio says nothing about tightness
+
+
 @dataclass(frozen=True)
 class Inequality(Form):
     """(smaller, larger) with smaller <= larger in every case: random draws, then a search for a counterexample from the tightest of them.
@@ -61,6 +64,7 @@ class Inequality(Form):
         with np.errstate(invalid="ignore", divide="ignore"):
             excess = np.where(a <= b, np.minimum(a - b, 0), a - b - self.atol - self.rtol * np.maximum(np.abs(a), np.abs(b)))
             ratio = np.where((b > 0) & (a >= 0), a / b, 1 + (a - b) / (np.abs(a) + np.abs(b) + 1e-300))
+            ratio = np.where(np.maximum(np.abs(a), np.abs(b)) > max(TINY, 1e3 * self.atol), ratio, 0.0)
         excess = np.where(a == b, 0.0, excess)
         return float(np.max(excess)), float(np.max(np.where(np.isnan(ratio), 0, ratio))), float(np.min(b)), evidence
 

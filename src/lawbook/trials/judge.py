@@ -3,9 +3,10 @@
 import inspect
 import platform
 import time
+import warnings
 from importlib import metadata
 
-from ..contract import Verdict
+from ..contract import Caution, Verdict
 from ..numerics import generator
 
 
@@ -14,14 +15,18 @@ def versions():
 
 
 def run_trial(trial, *, seed=0, effort="quick", data=None, progress=None):
-    """The Verdict on a Trial. `data` is the data set the trial names, where it names one; `progress` is called once for every draw."""
+    """The Verdict on a Trial. Its function gets `data` (the data set the trial names) and `effort` where it has parameters of these names;
+    `progress` is called once for every draw."""
     began = time.perf_counter()
     n = trial.quick if effort == "quick" else trial.full
-    passed = {"data": data} if "data" in inspect.signature(trial.function).parameters else {}
+    wanted = inspect.signature(trial.function).parameters
+    passed = {name: value for name, value in (("data", data), ("effort", effort)) if name in wanted}
 
     def outcome(claim, *, stop_early, progress=None):
         rng = generator(seed, trial.paper.slug, trial.name)
-        return trial.form.judge(lambda draw: trial.function(draw, claim, **passed), rng, n, stop_early=stop_early, progress=progress)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Caution)  # trials go to the edge on purpose
+            return trial.form.judge(lambda draw: trial.function(draw, claim, **passed), rng, n, stop_early=stop_early, progress=progress)
 
     found = outcome(trial.claim, stop_early=False, progress=progress)
     controls = []

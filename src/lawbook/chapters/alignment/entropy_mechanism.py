@@ -17,7 +17,7 @@ paper = Paper(
     (Clip-Cov drops their gradient, KL-Cov penalises their movement) keeps exploration alive.""",
     notes="""The code counts the tokens that PPO has clipped in N, from which the number of muted tokens follows, and never picks them: give them -inf here, and NaN to
     padding. KL-Cov in the code penalises the absolute log-ratio, a surrogate of the text's KL; its default share is 2e-3 (0.2 percent), its 32B recipe uses 2e-4.
-    Beside the code, the stated identities and selections were checked against it; the reward law is empirical, and no logged runs are published.""",
+    The reward law is empirical, and no logged runs are published.""",
 )
 
 ENTROPIES = vector("n", of=nonnegative("nats", high=50, typical=(0.02, 2)), doc="mean token entropies of the policy", example=[1.2, 0.8, 0.5, 0.3, 0.2])

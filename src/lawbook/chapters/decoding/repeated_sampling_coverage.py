@@ -23,8 +23,8 @@ paper = Paper(
 )
 
 ATTEMPTS = vector("T", of=count("samples", typical=(1, 10_000)), doc="attempts a problem: k", example=[1, 10, 100, 250])
-SCALE_A = real(high=0, below=True, typical=(-5, -0.1), doc="log of the coverage at one attempt", example=-1.839)
-SLOPE_B = real(high=0, below=True, typical=(-1, -0.05), doc="exponent of -log coverage", example=-0.209)
+SCALE_A = real(high=0, below=True, typical=(-5, -0.1), doc="log of the coverage at one attempt", fitted=True)
+SLOPE_B = real(high=0, below=True, typical=(-1, -0.05), doc="exponent of -log coverage", fitted=True)
 COVERAGE = vector("T", of=probability())
 
 
@@ -54,12 +54,7 @@ def pass_at_k(
     observes="coverage",
     closed_form=True,
 )
-def coverage_law(
-    samples: ATTEMPTS,
-    *,
-    a: real(high=0, below=True, typical=(-5, -0.1), doc=SCALE_A.doc, fitted=True) = -1.839,
-    b: real(high=0, below=True, typical=(-1, -0.05), doc=SLOPE_B.doc, fitted=True) = -0.209,
-) -> COVERAGE:
+def coverage_law(samples: ATTEMPTS, *, a: SCALE_A = -1.839, b: SLOPE_B = -0.209) -> COVERAGE:
     """Share of problems solved within k attempts, by the exponentiated power law."""
     xp, k, a, b = arrays(samples, a, b)
     return xp.exp(a * k**b)

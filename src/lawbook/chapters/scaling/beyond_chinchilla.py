@@ -127,10 +127,10 @@ def inference_optimal(
         n, d = exponential(log_n, "params"), exponential(log_d, "tokens")
         return n, d, 6 * n * d, 2 * n * (3 * d + demand)
 
-    # with no demand the odds are beta/alpha; tokens only grow from there, so the demand weighs less than it does there
+    # with no demand the odds are beta/alpha; tokens only grow from there, so the demand weighs less than it does there (1e-9: rounding)
     low = math.log(beta / alpha)
     high = low - imbalance(low)
-    odds = bracketed_root(imbalance, low, high, what="the stationarity condition") if high > low else low
+    odds = bracketed_root(imbalance, low - 1e-9, high + 1e-9, what="the stationarity condition")
     n, d, train, total = cost(odds)
     return {"params": n, "tokens": d, "train_flops": train, "total_flops": total, "saving_vs_train_optimal": max(1 - total / cost(low)[3], 0.0)}
 
@@ -412,7 +412,7 @@ def exchanged(runs):
     claim=fitted,
     controls={"no floor": log_linear, "parameters and tokens exchanged": exchanged},
     quick=5,
-    full=100,
+    full=30,
     data="chinchilla-figure4",
 )
 def extrapolates(draw, claim, data):

@@ -72,12 +72,7 @@ def prefill_flops(context_length: CONTEXT, params: PARAMS, layers: LAYERS, width
     return s * (2 * n + c * layers * d * s)
 
 
-@paper.law(
-    r"t = F(S) / (G\, F_{peak}\, u)",
-    assumes=["The prompt is longer than the ridge point, so that compute and not memory is the limit."],
-    closed_form=True,
-    gives=17.8,
-)
+@paper.law(r"t = F(S) / (G\, F_{peak}\, u)", assumes=["The prompt is longer than the ridge point, so that compute and not memory is the limit."], closed_form=True, gives=17.8)
 def prefill_seconds(
     context_length: CONTEXT,
     params: PARAMS,
