@@ -42,7 +42,7 @@ def test_whole_numbers_stay_exact():
 
 @pytest.mark.parametrize(("text", "unit"), [("15GB", "tokens"), ("seven", ""), ("3q", ""), ("", ""), ("5 m", "tokens"), ("1..2", ""), ("7B FLOP", "params")])
 def test_wrong_suffixes_are_named(text, unit):
-    with pytest.raises(DomainError, match="^size "):
+    with pytest.raises(DomainError, match=r"^size "):
         parse_number(text, "size", unit)
 
 

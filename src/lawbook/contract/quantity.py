@@ -160,9 +160,9 @@ class Number(Quantity):
         wrong += [] if self.nan else [math.nan]
         wrong += [] if self.infinite else [INF]
         if self.low > -INF:
-            wrong += [self.low - 1] + ([self.low] if self.above else [])
+            wrong += [self.low - max(1, abs(self.low) * 1e-6)] + ([self.low] if self.above else [])
         if self.high < INF:
-            wrong += [self.high + 1] + ([self.high] if self.below else [])
+            wrong += [self.high + max(1, abs(self.high) * 1e-6)] + ([self.high] if self.below else [])
         return wrong + ([1.5] if self.type is INT else [])
 
     def schema(self):
@@ -507,6 +507,20 @@ class Either(Quantity):
     def draw(self, rng, sizes):
         drawable = [option for option in self.options if not isinstance(option, Function)]
         return drawable[int(rng.integers(len(drawable)))].draw(rng, sizes)
+
+    def outside(self):
+        """What every option refuses."""
+
+        def accepted(value):
+            for option in self.options:
+                try:
+                    option.read(value, "value")
+                    return True
+                except DomainError:
+                    continue
+            return False
+
+        return [value for option in self.options for value in option.outside() if not accepted(value)]
 
     def schema(self):
         return self._described({"anyOf": [option.schema() for option in self.options]})

@@ -8,7 +8,7 @@ import numpy as np
 from ..artifacts.tables import RunsTable, read_runs
 from ..contract import LawbookError, Result, Shown, catalogue
 from ..fitting.least_squares import solve
-from ..fitting.problem import applicable, inputs, pose
+from ..fitting.problem import applicable, inputs, parameters, pose
 
 GROUPS = ("curve", "schedule")  # columns that name whole curves
 
@@ -77,6 +77,8 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0
     laws = [catalogue.result(law)] if law else [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and applicable(r, table.columns)]
     if law and laws[0].kind != "law":
         raise LawbookError(f"{laws[0].id} is a {laws[0].kind}; only a law can be fitted.")
+    if law and not (laws[0].observes and parameters(laws[0])):
+        raise LawbookError(f"{laws[0].id} has nothing to fit: it names no column that it predicts, or no free parameters.")
     if not laws:
         wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
         raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")

@@ -95,8 +95,7 @@ def banerjee_start(mean_resultant_length, dim):
 @paper.measure(r"\log C_d(\kappa) = (\tfrac d2 - 1)\log\kappa - \tfrac d2\log 2\pi - \log I_{d/2-1}(\kappa)", gives=-3.126244439)  # d = 3: kappa / (4 pi sinh kappa)
 def vmf_log_normalizer(concentration: positive(typical=(0.1, 1e4), doc="kappa of the density C_d(kappa) exp(kappa <mean direction, x>)", example=2.0), dim: DIM) -> real("nats"):
     """Logarithm of the factor that normalises the von Mises-Fisher density on the unit sphere."""
-    order = dim / 2 - 1
-    return order * math.log(concentration) - dim / 2 * math.log(2 * math.pi) - log_bessel_i(order, concentration)
+    return (dim / 2 - 1) * math.log(concentration) - dim / 2 * math.log(2 * math.pi) - log_bessel_i(dim / 2 - 1, concentration)
 
 
 def precise(order, x):

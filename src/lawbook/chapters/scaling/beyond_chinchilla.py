@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lawbook.contract import DomainError, Paper, choice, count, either, nonnegative, optional, positive, real, record, seed, vector
+from lawbook.contract import DomainError, Paper, caution, choice, count, either, nonnegative, optional, positive, real, record, seed, vector
 from lawbook.numerics import arrays, bracketed_root
 from lawbook.trials import Forecast, Guarantee, Identity, Prediction
 
@@ -85,12 +85,6 @@ def compute_optimal(compute: positive("FLOP", typical=(1e18, 1e27), example=5.88
     r"\min_N 6 N D + 2 N w D_\text{inf}\ \text{s.t.}\ L(N, D) = \ell:\quad \frac{\alpha A N^{-\alpha}}{\beta B D^{-\beta}} = 1 + \frac{w D_\text{inf}}{3 D}",
     assumes=["Training costs 6 FLOP and serving 2 FLOP for each parameter and token."],
     requires={"target_loss must be above the floor E of the law": lambda target_loss, constants: target_loss > law_of(constants)["E"]},
-    sample=lambda rng: {
-        "target_loss": rng.uniform(1.9, 3),
-        "inference_tokens": int(10 ** rng.uniform(9, 15)),
-        "demand_weight": rng.uniform(0, 5),
-        "constants": str(rng.choice([*CONSTANTS])),
-    },
 )
 def inference_optimal(
     target_loss: positive("nats", typical=(1.9, 3.5), example=2.0),
@@ -258,16 +252,25 @@ def fit_chinchilla(
 
     def constants(theta):
         logs = theta[..., :2] + theta[..., 3:] * middle
-        if not np.all(np.isfinite(theta)) or logs.max() > 700 or theta[..., 2].max() > 700:
-            raise DomainError("params, tokens and losses do not determine the law: a constant of the best fit is beyond floating point.")
         return {"E": np.exp(theta[..., 2]), "A": np.exp(logs[..., 0]), "B": np.exp(logs[..., 1]), "alpha": theta[..., 3], "beta": theta[..., 4]}
 
+    def determined(theta):
+        return np.isfinite(theta).all(-1) & (np.abs(theta[..., :3]).max(-1) < 300) & (np.abs(theta[..., :2] + theta[..., 3:] * middle).max(-1) < 300)
+
+    if not determined(best):
+        raise DomainError("params, tokens and losses do not determine the law: a constant of the best fit runs off to infinity or nothing.")
     answer = {name: float(value) for name, value in constants(best).items()} | {"huber_sum": float(values.min()), "se": None, "ci95": None}
     if bootstrap:
         weights = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), size=bootstrap).astype(float)
-        resampled = constants(minimise(np.tile(best, (bootstrap, 1)), *centred, weights, huber_delta)[0])
-        answer["se"] = {name: float(np.std(values, ddof=1)) if bootstrap > 1 else 0.0 for name, values in resampled.items()}
-        answer["ci95"] = {name: np.quantile(values, (0.025, 0.975)) for name, values in resampled.items()}
+        resampled = minimise(np.tile(best, (bootstrap, 1)), *centred, weights, huber_delta)[0]
+        good = determined(resampled)
+        if not good.any():
+            raise DomainError("params, tokens and losses do not determine the law: no resample of them does; more runs are needed.")
+        if not good.all():
+            caution(f"{np.sum(~good)} of {bootstrap} resamples do not determine the law and are left out of the intervals.")
+        drawn = constants(resampled[good])
+        answer["se"] = {name: float(np.std(values, ddof=min(1, len(values) - 1))) for name, values in drawn.items()}
+        answer["ci95"] = {name: np.quantile(values, (0.025, 0.975)) for name, values in drawn.items()}
     return answer
 
 

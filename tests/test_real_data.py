@@ -1,0 +1,97 @@
+"""The laws on real data: published tables reproduced, and fits of our own beside the published ones."""
+
+import numpy as np
+import pytest
+
+import lawbook
+from lawbook.artifacts import datasets
+from lawbook.artifacts.tables import read_curves, read_runs
+
+TRAIN, TEST = ("cosine_24000", "constant_24000", "wsdcon_9"), ("constant_72000", "cosine_72000", "wsd_20000_24000", "wsdcon_18", "wsdcon_3", "wsdld_20000_24000")
+PUBLISHED = {"25M": (0.99880, 0.00110, 0.00409), "100M": (0.99830, 0.00142, 0.00583)}  # R2, PredE, WorstE
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_multi_power_law_fitted_from_the_shell_foretells_other_schedules(shell, real_data, size):
+    """`lawbook fit` on the three training curves: worst error below the published fit's, R2 at least .9960, nothing tuned on the test curves."""
+    import json
+
+    curves = [real_data / "loss-curves" / size / f"{name}.csv" for name in TRAIN]
+    tests = [x for name in TEST for x in ("--test", real_data / "loss-curves" / size / f"{name}.csv")]
+    status, out, _ = shell("fit", *curves, *tests, "--law", "multi-power-law.loss_curve", "--warmup-steps", "2160", "--format", "json")
+    assert status == 0
+    (found,) = json.loads(out)["fits"]
+    assert found["test"]["curves"] == 6 and found["converged"]
+    assert found["test"]["worst"] < PUBLISHED[size][2]
+    assert found["test"]["r2"] >= 0.9960
+    assert found["test"]["relative_error"] < found["test"]["baseline_error"] / 5
+
+
+def test_chinchilla_form_reaches_the_published_objective(real_data):
+    columns = datasets.load("chinchilla-figure4")
+    keep = np.argsort(columns["loss"])[:-5]  # the replication drops the five highest losses
+    table = {name: values[keep] for name, values in columns.items()}
+    best = lawbook.fit(table, law="beyond-chinchilla.chinchilla_loss", holdout=0).best
+    assert best.objective <= 1.018274e-3 * (1 + 1e-6) and best.converged
+    for name, value in {"A": 477.826, "B": 2143.42, "E": 1.817218, "alpha": 0.347310, "beta": 0.367172}.items():
+        assert best.parameters[f"constants.{name}"] == pytest.approx(value, rel=2e-3)  # the valley is flat
+
+
+def test_the_same_from_the_file_as_it_is(real_data):
+    table = read_runs(real_data / "chinchilla-figure4" / "runs.csv")
+    assert any("'Model Size' is read as params" in s for s in table.said) and any("tokens are derived" in s for s in table.said)
+    ranking = lawbook.fit(table, law="beyond-chinchilla.chinchilla_loss")
+    assert ranking.best.test["relative_error"] < ranking.best.test["baseline_error"]
+
+
+def test_schedules_are_rebuilt_from_logs_that_skip_steps(real_data):
+    table = read_curves([real_data / "loss-curves" / "25M" / f"{name}.csv" for name in ("cosine_24000", "wsdcon_9")], warmup_steps=2160)
+    for name, official in (
+        ("cosine_24000", {"kind": "cosine", "total_steps": 24000}),
+        ("wsdcon_9", {"kind": "two_stage", "total_steps": 16000, "decay_start": 8000, "second_rate": 9e-5}),
+    ):
+        rows = table.columns["curve"] == name
+        rebuilt = table.columns["learning_rate"][rows].astype(float)
+        exact = lawbook.run("multi-power-law.schedule", peak_rate=3e-4, final_rate=3e-5, warmup_steps=2160, **official).value[: len(rebuilt)]
+        assert np.abs(rebuilt[: len(exact)] - exact).max() < 1e-7
+
+
+def test_our_ladder_ships_with_the_package():
+    ladder = read_runs(datasets.load("ladder"))
+    assert {"params", "tokens", "compute", "learning_rate", "batch_size", "schedule", "loss", "seed"} <= ladder.columns.keys()
+    params, tokens, loss = (ladder.numbers(name) for name in ("params", "tokens", "loss"))
+    assert len(np.unique(params)) >= 5 and len(np.unique(tokens)) >= 4 and len(ladder) >= 20
+    np.testing.assert_allclose(ladder.numbers("compute"), 6 * params * tokens)
+    for size in np.unique(params):  # more tokens, less loss
+        rows = np.argsort(tokens[params == size])
+        assert (np.diff(loss[params == size][rows]) < 0).all()
+    curves = datasets.load("ladder-curves")
+    assert len(curves) >= 4
+    for curve in curves.values():
+        assert len(curve["steps"]) > 100 and len(curve["learning_rates"]) > curve["steps"].max()
+
+
+def test_the_ladder_is_predicted_by_its_cheap_runs():
+    best = lawbook.fit(datasets.load("ladder")).best
+    assert best.test["relative_error"] < best.test["baseline_error"] and best.test["relative_error"] < 0.05
+
+
+def test_the_token_laws_of_real_text(real_data):
+    """Watermark detection on the words of real, repetitive text: the exact test keeps its level where the plain z does not."""
+    import json
+
+    texts = [json.loads(line) for line in (real_data / "watermark-example" / "example.jsonl").read_text().splitlines()]
+    words = " ".join(str(v) for row in texts for v in row.values() if isinstance(v, str)).lower().split()
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    tokens = np.array([vocabulary[w] for w in words][:1500])
+    size = len(vocabulary) + 500
+    alarms = np.array(
+        [
+            (found["p_exact"] < 0.01, found["z"] > 2.326)
+            for seed in range(300)
+            for found in [
+                lawbook.run("unigram-watermark.detect_watermark", tokens=tokens, green=lawbook.result("unigram-watermark.green_list").function(size, 0.5, seed=seed)).value
+            ]
+        ]
+    ).mean(0)
+    assert alarms[0] <= 0.03 and alarms[1] > 0.05
