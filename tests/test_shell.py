@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,11 @@ def test_solve(shell):
     assert status == 0 and out.startswith("base = 49422.28")
     status, _, err = shell("solve", "rope-base-region.context_wall", "layers=?", "--target", "1e12", "--tolerance", "0.1")
     assert status == 2 and "No solution" in err and "lies above" in err
+
+
+def test_solve_when_an_argument_is_called_target(shell):
+    status, out, _ = shell("solve", "noisy-binary-search.flips_lower", "coins=?", "--target", "300", "--argument-target", "0.5", "--epsilon", "0.1", "--delta", "0.05")
+    assert status == 0 and out.startswith("coins = ")
 
 
 def test_verify(shell):
@@ -176,3 +183,26 @@ def test_interrupted_by_the_keyboard_and_resumed(tmp_path):
         check=True,
     )
     assert int(kept.stdout) >= 1
+
+
+def test_a_full_disk_costs_a_warning_not_a_verdict(tmp_path):
+    def no_room():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    home = {**os.environ, "LAWBOOK_HOME": str(tmp_path / "kept"), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = command("verify", "rope-base-region", "--workers", "1", env=home, preexec_fn=no_room)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.count("upheld") >= 3 and "shown but not kept" in err and "Traceback" not in err
+
+
+def test_half_written_files_do_not_stay(shell, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def breaks(self, path, **_):
+        Path(path).write_text("<svg half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", breaks)
+    status, _, err = shell(*RUN, "--base", "1e4:1e7:log:9", "--plot", tmp_path / "out.svg")
+    assert status == 2 and "No space left" in err and not list(tmp_path.glob("out*"))

@@ -69,6 +69,12 @@ def test_solve_finds_every_root():
         assert lawbook.run("rope-base-region.feasibility", base=root, head_dim=128, context_length=4096, layers=4).value["cos_slowest"] == pytest.approx(0.9)
 
 
+def test_solve_takes_arguments_that_have_the_names_of_its_own():
+    found = lawbook.solve("noisy-binary-search.flips_lower", "coins", target=300, arguments={"target": 0.5}, epsilon=0.1, delta=0.05)
+    flips = [lawbook.run("noisy-binary-search.flips_lower", coins=n, target=0.5, epsilon=0.1, delta=0.05).value for n in (found.roots[0] - 1, found.roots[0])]
+    assert flips[0] < 300 <= flips[1]
+
+
 def test_solve_says_why_there_is_none():
     none = lawbook.solve("rope-base-region.context_wall", "layers", target=1e12, tolerance=0.1)
     assert not none.roots and "lies above" in none.reason

@@ -167,6 +167,7 @@ class Finding:
     sentence: str
     function: Any
     trial: str | None
+    data: str | None = None
 
 
 @dataclass
@@ -236,8 +237,10 @@ class Paper(Shown):
     measure = partialmethod(_result, "measure")
 
     def trial(self, form, *, of, controls, quick, full, claim=None, data=None):
-        """Declare a trial of the results `of`. The function gets `draw` (random values), the claim (the first of `of`, or `claim`) and, where it has parameters of these names, `data` and `effort` ("quick" or "full");
-        it returns the evidence that `form` judges. Each of `controls` (name -> wrong claim) must be rejected."""
+        """Declare a trial of the results `of`.
+
+        The function gets `draw` (random values) and the claim (the first of `of`, or `claim`), and `data` and `effort` ("quick" or "full") where it has
+        parameters of these names; it returns the evidence that `form` judges. Each of `controls` (name -> wrong claim) must be rejected."""
         assert controls, "a trial that cannot fail is a defect: give a negative control"
 
         def declare(function):
@@ -247,11 +250,11 @@ class Paper(Shown):
 
         return declare
 
-    def finding(self, sentence, *, trial=None):
-        """Declare a finding and the function that reproduces it: no arguments, a record of numbers with a truth value `holds`."""
+    def finding(self, sentence, *, trial=None, data=None):
+        """Declare a finding and the function that reproduces it: no arguments (or the named data set), a record of numbers with a truth value `holds`."""
 
         def declare(function):
-            self.findings[function.__name__] = Finding(self, function.__name__, " ".join(sentence.split()), function, trial.__name__ if trial else None)
+            self.findings[function.__name__] = Finding(self, function.__name__, " ".join(sentence.split()), function, trial.__name__ if trial else None, data)
             return function
 
         return declare

@@ -158,15 +158,14 @@ def show(name):
         click.echo(fill(f"Source: {paper.notes}", 100, subsequent_indent="  "))
 
 
-def quantity_options(result, skip=()):
-    """One option for every argument of a result; values are read by their quantities, not by the shell."""
+def quantity_options(result, taken=()):
+    """One option for every argument of a result, --argument-NAME where the verb has an option of that name; values are read by their quantities."""
     options: list[click.Parameter] = []
     for name, quantity in result.arguments.items():
-        if name in skip:
-            continue
         default = f"  [default: {result.defaults[name]}]" if name in result.defaults else "  [required]"
         about = f"{quantity.doc + ': ' if quantity.doc else ''}{quantity.allowed()}{default}"
-        options.append(click.Option([f"--{name.replace('_', '-')}", f"given_{name}"], help=about, metavar="VALUE"))
+        option = f"--{'argument-' if name in taken else ''}{name.replace('_', '-')}"
+        options.append(click.Option([option, f"given_{name}"], help=about, metavar="VALUE"))
     return options
 
 
@@ -191,6 +190,10 @@ def _read_args(source):
     if not isinstance(given, dict):
         raise LawbookError(f"The arguments in {source} must be a JSON object from names to values; it was a {type(given).__name__}.")
     return given
+
+
+RUN_OPTIONS = ("args", "format", "plot", "field", "help")
+SOLVE_OPTIONS = ("target", "field", "args", "format", "help")
 
 
 def run_command(result):
@@ -219,7 +222,9 @@ def run_command(result):
         click.Option(["--plot"], metavar="FILE", help="Draw a sweep into this svg, png or html file."),
         click.Option(["--field"], help="Which field of a record the plot shows."),
     ]
-    return click.Command(result.id, params=[*quantity_options(result), *options], callback=callback, help=_help(result), context_settings={"help_option_names": ["-h", "--help"]})
+    return click.Command(
+        result.id, params=[*quantity_options(result, RUN_OPTIONS), *options], callback=callback, help=_help(result), context_settings={"help_option_names": ["-h", "--help"]}
+    )
 
 
 def _help(result):
@@ -263,7 +268,7 @@ def solve_command(result):
         name, _, mark = unknown.partition("=")
         if mark not in ("?", ""):
             raise LawbookError(f"The unknown is written {name}=?; it was {unknown!r}.")
-        solution = invert(result, name.replace("-", "_"), target=target, field=field, **given)
+        solution = invert(result, name.replace("-", "_"), target=target, field=field, arguments=given)
         for sentence in solution.cautions:
             say(f"caution: {sentence}")
         if form == "json":
@@ -285,7 +290,10 @@ def solve_command(result):
         click.Option(["--format", "form"], type=FORMATS, default="table", show_default=True),
     ]
     return click.Command(
-        result.id, params=[*params, *quantity_options(result)], callback=callback, help=f"Solve {result.id} for the argument written UNKNOWN=?.\n\n\b\n{result.statement}"
+        result.id,
+        params=[*params, *quantity_options(result, SOLVE_OPTIONS)],
+        callback=callback,
+        help=f"Solve {result.id} for the argument written UNKNOWN=?.\n\n\b\n{result.statement}",
     )
 
 
@@ -426,21 +434,28 @@ def verify(names, everything, full, seed, workers, fresh, data, records, form):
 @lawbook.command()
 @click.argument("slugs", nargs=-1)
 @click.option("--run", "rerun", is_flag=True, help="Reproduce each finding and show its numbers.")
+@click.option("--data", type=click.Path(file_okay=False), help="Folder of the named data sets that some findings use.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def findings(slugs, rerun, form):
+def findings(slugs, rerun, data, form):
     """Where a paper's claim, constant or usual reading turned out wrong, loose or incomplete."""
     from textwrap import fill
 
+    from ..artifacts.datasets import DATA, MissingData
     from ..jobs.verify import findings as known
     from ..jobs.verify import reproduce
 
+    if data:
+        os.environ[DATA] = data
     listed = []
     found = known(*slugs)
     with bar("reproducing", len(found) if rerun else None) as progress:
         for i, finding in enumerate(found):
             entry = {"paper": finding.paper.slug, "name": finding.name, "finding": finding.sentence, "trial": finding.trial}
             if rerun:
-                entry["evidence"] = reproduce(finding)
+                try:
+                    entry["evidence"] = reproduce(finding)
+                except MissingData as error:
+                    entry["missing"] = str(error)
                 progress(i + 1, len(found), finding.paper.slug)
             listed.append(entry)
     if form == "json":
@@ -448,7 +463,9 @@ def findings(slugs, rerun, form):
         return
     for entry in listed:
         click.echo(fill(f"{entry['paper']}: {entry['finding']}", 110, subsequent_indent="    "))
-        if rerun:
+        if "missing" in entry:
+            click.echo(f"    not reproduced here: {entry['missing']}")
+        elif rerun:
             numbers = dict(entry["evidence"])
             click.echo(f"    {'reproduced' if numbers.pop('holds') else 'NOT REPRODUCED'}: " + ", ".join(f"{k} = {_cell(v)}" for k, v in numbers.items()))
 

@@ -45,13 +45,15 @@ class Solution(Shown):
         }
 
 
-def solve(identifier, unknown, /, *, target, field=None, **given):
+def solve(identifier, unknown, /, *, target, field=None, arguments=None, **given):
     """The values of `unknown` at which the result (or `field` of its record) equals `target`, all roots in the searched part of the domain.
 
+    Arguments that are themselves called target, field or arguments go into the dict `arguments`.
     The domain of the unknown is searched to a factor of a million beyond its typical values. For a whole-number argument, the numbers at which the result
     first passes the target are reported.
     """
     result = catalogue.result(identifier) if isinstance(identifier, str) else identifier
+    given |= arguments or {}
     if unknown not in result.arguments:
         raise UnknownName(f"argument of {result.id}", unknown, result.arguments)
     quantity = result.arguments[unknown]

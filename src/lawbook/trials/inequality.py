@@ -7,7 +7,6 @@ from ..numerics import Draw
 from ..numerics.statistics import quantiles
 from .form import Form, draws, pair, plain, split
 
-
 TINY = 1e-13  # sides below this are rounding noise: their ratio says nothing about tightness
 
 
