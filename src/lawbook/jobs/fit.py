@@ -8,7 +8,7 @@ import numpy as np
 from ..artifacts.tables import RunsTable, read_runs
 from ..contract import LawbookError, Result, Shown, catalogue
 from ..fitting.least_squares import solve
-from ..fitting.problem import applicable, inputs, parameters, pose
+from ..fitting.problem import applicable, column_of, inputs, parameters, pose
 
 GROUPS = ("curve", "schedule")  # columns that name whole curves
 
@@ -68,7 +68,7 @@ class Ranking(Shown):
 def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0, progress=None):
     """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on held-out rows.
 
-    Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows by compute (whole curves are never split).
+    Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows: by compute, or by the only input where laws have just one.
     Raises LawbookError where no law applies or the table cannot be read.
     """
     table = read_runs(source)
@@ -83,7 +83,8 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0
         wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
         raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
     held = read_runs(test) if test is not None else table
-    train_rows, test_rows, split = _split(table, test, held, holdout)
+    by = _cost(laws, table)
+    train_rows, test_rows, split = _split(table, test, held, holdout, by)
     fits, failed = [], {}
     for candidate in laws:
         try:
@@ -100,19 +101,27 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0
     return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
 
 
-def _split(table, test, held, holdout):
+def _cost(laws, table):
+    """The column by which runs are cheap or dear: compute, or the one input that all laws share; none for whole curves, which are not split."""
+    if "compute" in table.columns:
+        return "compute"
+    columns = {column_of(name, table.columns) for law in laws for name in inputs(law)}
+    return columns.pop() if len(columns) == 1 else None
+
+
+def _split(table, test, held, holdout, by):
     everything = np.arange(len(table))
     if test is not None:
         return everything, np.arange(len(held)), f"tested on {len(held)} rows of another table"
-    if holdout == 0 or "compute" not in table.columns:
+    if holdout == 0 or by is None:
         why = "nothing was held out" if holdout == 0 else "nothing was held out, since the table has no compute column to order its rows by"
         return everything, everything[:0], why
-    compute = table.numbers("compute")
+    compute = table.numbers(by)
     threshold = np.quantile(compute, 1 - holdout)
     dear = compute > threshold * (1 + 1e-12)
     if not dear.any() or dear.all():
-        return everything, everything[:0], "nothing was held out, since all rows cost the same"
-    return everything[~dear], everything[dear], f"fitted on the {np.sum(~dear)} rows up to {compute[~dear].max():.3g} FLOP, tested on the {np.sum(dear)} dearer ones"
+        return everything, everything[:0], f"nothing was held out, since all rows have the same {by}"
+    return everything[~dear], everything[dear], f"fitted on the {np.sum(~dear)} rows up to {by} = {compute[~dear].max():.3g}, tested on the {np.sum(dear)} above"
 
 
 def _group(table):
@@ -165,9 +174,9 @@ def _test(law, held, rows, theta, table, train_rows):
 
 
 def _baseline(law, table, train_rows, held, rows):
-    """A straight line in log-log: of the observation on compute, or on step for curves; the mean where there is neither."""
+    """A straight line in log-log: of the observation on compute, on step for curves, or on an input; the mean where none of them allows one."""
     observed = table.numbers(law.observes)[train_rows]
-    for name in ("compute", "step"):
+    for name in ("compute", "step", *(column_of(argument, table.columns) for argument in inputs(law))):
         if name in table.columns and name in held.columns:
             x, fresh = table.numbers(name)[train_rows], held.numbers(name)[rows]
             good = np.isfinite(observed) & (observed > 0) & (x > 0)
