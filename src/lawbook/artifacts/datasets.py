@@ -23,6 +23,9 @@ def load(name):
     ladder-curves       schedule -> {learning_rates[T], steps[m], losses[m]} of our loss curves at one size
     loss-curves         size -> curve name -> {learning_rates[T], steps[m], losses[m]} (25M, 100M)
     chinchilla-figure4  columns params, compute, tokens, loss of the 245 runs read off the Chinchilla paper
+    llm-runs            columns compute, params, tokens, loss of 234 training runs
+    scaling-tasks       task -> columns with `split` ("train", "test"): parallel, sft, moe, data_constrained, domain_mix
+    leaderboard         table -> columns: data_v1, base_llm_benchmark_eval, base_llm_emergent_capability_eval, tokens, lower_bounds
     limit-small         {queries, documents: ids; relevance: matrix[queries, documents]}
     """
     loaders = {
@@ -30,6 +33,9 @@ def load(name):
         "ladder-curves": _ladder_curves,
         "loss-curves": _loss_curves,
         "chinchilla-figure4": _chinchilla_figure,
+        "llm-runs": _llm_runs,
+        "scaling-tasks": lambda: _tables("scaling-tasks"),
+        "leaderboard": lambda: _tables("leaderboard"),
         "limit-small": _limit_small,
     }
     if name not in loaders:
@@ -82,6 +88,15 @@ def _chinchilla_figure():
     columns = read_columns(folder("chinchilla-figure4") / "runs.csv")
     params, compute = columns["Model Size"], columns["Training FLOP"]
     return {"params": params, "compute": compute, "tokens": compute / (6 * params), "loss": columns["loss"]}
+
+
+def _llm_runs():
+    columns = read_columns(folder("llm-runs") / "runs.csv")
+    return {"compute": columns["C"], "params": columns["N"], "tokens": columns["D"], "loss": columns["loss"]}
+
+
+def _tables(name):
+    return {path.stem: read_columns(path) for path in sorted(folder(name).glob("*.csv"))}
 
 
 def _limit_small():
