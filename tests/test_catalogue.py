@@ -47,7 +47,7 @@ def test_paper(slug):
     tried = {name for t in paper.trials.values() for name in t.results}
     assert tried == set(paper.results), f"untried results: {set(paper.results) - tried}"
     source = inspect.getsource(inspect.getmodule(next(iter(paper.results.values())).function))
-    assert len(source.splitlines()) <= 330, "a paper this long has something to share: move it down to numerics"
+    assert len(source[: source.index("@paper.trial")].splitlines()) <= 370, "results this long have something to share: move it down to numerics"
     for word in ("print(", "open(", "__main__", "/work"):
         assert word not in source, f"{word} has no place in a paper"
 

@@ -58,7 +58,7 @@ def ladder_figure(ranking):
     params, tokens, loss = (table.numbers(name) for name in ("params", "tokens", "loss"))
     held = np.zeros(len(loss), bool)
     held[ranking.test_rows] = True
-    fig, axes = figure(6.6, 4.2)
+    fig, axes = figure(5.6, 4.2)
     sizes = np.unique(params)
     colours = mpl.colormaps["viridis"](np.linspace(0.05, 0.85, len(sizes)))
     span = np.geomspace(tokens.min() * 0.8, tokens.max() * 1.5, 100)
@@ -68,9 +68,7 @@ def ladder_figure(ranking):
         axes.plot(tokens[rows & ~held], loss[rows & ~held], "o", color=colour, markersize=5, label=f"{size / 1e3:.0f}k params")
         axes.plot(tokens[rows & held], loss[rows & held], "D", color="white", markeredgecolor=colour, markeredgewidth=1.8, markersize=6.5)
     axes.plot([], [], "D", color="white", markeredgecolor="#444", markeredgewidth=1.8, label="held out")
-    axes.set(xscale="log", yscale="log", xlabel="tokens (bytes of text)", ylabel="loss (nats per token)")
-    axes.yaxis.set_major_formatter("{x:.1f}")
-    axes.yaxis.set_minor_formatter("{x:.1f}")
+    axes.set(xscale="log", xlabel="tokens (bytes of text)", ylabel="loss (nats per token)", ylim=(0.95 * loss.min(), 1.05 * loss.max()))
     axes.legend(frameon=False, fontsize=8)
     return fig
 
@@ -94,7 +92,7 @@ def rope_figure(models, tolerance):
     """The region of bases against context length for heads of 128 rotated dimensions, with released models in it."""
     rope = catalogue.paper("rope-base-region").results
     lengths = np.geomspace(1e3, 3e6, 200)
-    fig, axes = figure(7.4, 4.4)
+    fig, axes = figure(9.2, 4.8)
     lower = {kind: rope["base_lower"].function(lengths, 128, kind=kind, tolerance=tolerance, layers=32) for kind in ("wrap", "nyquist", "dc", "depth")}
     upper = float(rope["base_upper"].function(128))
     axes.fill_between(lengths, lower["depth"], upper, where=lower["depth"] <= upper, color="#2a9d6f", alpha=0.14, linewidth=0, label="feasible, 32 layers")
@@ -104,7 +102,8 @@ def rope_figure(models, tolerance):
     axes.axhline(upper, color="#c8553d", linewidth=1.3, label="upper bound: fp32 precision")
     placed: list[tuple[float, float]] = []
     for model, base, length, good in zip(models["model"], models["base"], models["context_length"], models["feasible"], strict=True):
-        axes.plot(length, base, "o", color="#1a7f37" if good else "#c8553d", markersize=5)
+        style = {"color": "#1a7f37", "markersize": 5} if good else {"color": "none", "markeredgecolor": "#c8553d", "markeredgewidth": 1.6, "markersize": 8}
+        axes.plot(length, base, "o", **style)
         at = (float(np.log10(length)), float(np.log10(base)))
         if all(abs(at[0] - x) > 0.33 or abs(at[1] - y) > 0.16 for x, y in placed):  # label what has room
             axes.annotate(model, (length, base), fontsize=6.5, xytext=(4, 3), textcoords="offset points")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..contract import LawbookError
+from ..numerics.robust import huber
 
 STARTS, SOLVED, POLISHED = 256, 6, 2  # drawn, solved roughly on thinned rows, solved on all rows
 THIN = 32
@@ -70,11 +71,6 @@ class Space:
 
     def random(self, rng):
         return self.ends[:, 0] + rng.uniform(size=len(self.log)) * (self.ends[:, 1] - self.ends[:, 0])
-
-
-def huber(residuals, delta):
-    size = np.abs(residuals)
-    return np.where(size <= delta, 0.5 * size**2, delta * (size - 0.5 * delta) if np.isfinite(delta) else 0.0)
 
 
 def _objective(problem, space, z, delta):

@@ -8,7 +8,8 @@ from .fit import Ranking, fit
 from .run import run
 from .verify import verify
 
-CLAIMS = ("best-of-n-kl", "multi-draft-acceptance", "unigram-watermark")
+LAW = "beyond-chinchilla.chinchilla_loss"
+CLAIMS = ("best-of-n-kl.below_common_bound", "multi-draft-acceptance.linear_programme", "unigram-watermark.false_alarms")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def demonstrate(*, workers=1, tolerance=0.5, progress=None):
             progress(text)
 
     tell("fitting the ladder")
-    ranking = fit(datasets.load("ladder"))
+    ranking = fit(datasets.load("ladder"), law=LAW)
     best = ranking.best
     compute = 10 * float(ranking.table.numbers("compute").max())
     constants = {name.partition(".")[2]: value for name, value in best.parameters.items()}

@@ -55,7 +55,9 @@ class Coverage(Form):
         if weakest < 0.99:
             reason = f"No excess seen, but a rate of {detect:.4g} would have been caught only with probability {weakest:.3f}: more draws are needed."
             return Outcome("inconclusive", reason, total, 1 - self.level, tightness, kept)
+        largest = max(rates.values(), key=lambda r: r["rate"])
         reason = (
-            f"Failures stay within {self.at_most:.4g}: the largest rate is {tightness['largest_rate']:.4g}; {detect:.4g} would have been caught with probability {weakest:.4f}."
+            f"No excess over the {self.at_most:.4g} claimed: the largest failure rate is {largest['failed']} of {largest['of']} ({largest['rate']:.4g}); "
+            f"a rate of {detect:.4g} would have been caught with probability {weakest:.4f}."
         )
         return Outcome("upheld", reason, total, 1 - self.level, tightness, kept)

@@ -6,6 +6,7 @@ import numpy as np
 
 from lawbook.contract import DomainError, Paper, caution, choice, count, either, nonnegative, optional, positive, real, record, seed, vector
 from lawbook.numerics import arrays, bracketed_root
+from lawbook.numerics.robust import damped_newton, huber, log_sum_exp_objective
 from lawbook.trials import Forecast, Guarantee, Identity, Prediction
 
 paper = Paper(
@@ -90,10 +91,7 @@ def inference_optimal(
     target_loss: positive("nats", typical=(1.9, 3.5), example=2.0),
     inference_tokens: count("tokens", low=0, typical=(1e9, 1e15), doc="tokens served over the lifetime", example=10_000_000_000_000),
     *,
-    demand_weight: nonnegative(
-        typical=(0, 50),
-        doc="price of an inference FLOP in training FLOPs; for money (in/u_in + out/u_out) c_inf u_tr / (c_tr inference_tokens), c: price per peak FLOP, u: utilisation",
-    ) = 1.0,
+    demand_weight: nonnegative(typical=(0, 50), doc="price of an inference FLOP in training FLOPs") = 1.0,
     constants: LAW = "hoffmann",
 ) -> record(
     params=positive("params"),
@@ -102,7 +100,10 @@ def inference_optimal(
     total_flops=positive("FLOP"),
     saving_vs_train_optimal=real(low=0, high=1, doc="share of the total that the training-optimal model of the same loss would have cost more"),
 ):
-    """The cheapest model that reaches a loss and then serves a demand."""
+    """The cheapest model that reaches a loss and then serves a demand.
+
+    For money, demand_weight is (in/u_in + out/u_out) c_inf u_tr / (c_tr inference_tokens), with c the price per peak FLOP and u the utilisation of training and serving.
+    """
     law = law_of(constants)
     e, a, b, alpha, beta = (law[name] for name in NAMES)
     demand = demand_weight * inference_tokens
@@ -138,72 +139,10 @@ def implied_inference(
     return 3 * (exponential(math.log(alpha * a / (beta * b)) - alpha * math.log(params) + beta * math.log(tokens), "the ratio of slopes") - 1)
 
 
-def derivatives(theta, x, y, target, weights, delta):
-    """Huber objective of ln L, gradient, Hessian and a majorising Hessian for each row of theta = (a, b, e, alpha, beta)."""
-    z = np.stack([theta[:, 0, None] - theta[:, 3, None] * x, theta[:, 1, None] - theta[:, 4, None] * y, np.broadcast_to(theta[:, 2, None], (len(theta), len(x)))])
-    top = z.max(0)
-    p = np.exp(z - top)
-    total = p.sum(0)
-    p /= total
-    r = top + np.log(total) - target
-    size = np.abs(r)
-    value = (weights * np.where(size <= delta, 0.5 * r**2, delta * (size - 0.5 * delta))).sum(1)
-    slope = weights * np.clip(r, -delta, delta)
-    jacobian = np.stack([p[0], p[1], p[2], -p[0] * x, -p[1] * y], -1)
-
-    def gram(c):
-        return (jacobian * c[..., None]).swapaxes(1, 2) @ jacobian
-
-    # ln L has the second derivative sum_k p_k u_k u_k' - J J', and u_k touches only the two parameters of term k
-    hessian = gram(weights * (size <= delta) - slope)
-    for k, axis, other in ((0, x, 3), (1, y, 4)):
-        c = slope * p[k]
-        hessian[:, k, k] += c.sum(1)
-        hessian[:, k, other] -= c @ axis
-        hessian[:, other, k] -= c @ axis
-        hessian[:, other, other] += c @ axis**2
-    hessian[:, 2, 2] += (slope * p[2]).sum(1)
-    return value, (jacobian * slope[..., None]).sum(1), hessian, gram(weights * delta / np.maximum(size, delta))
-
-
-def minimise(theta, x, y, target, weights, delta, rounds=400):
-    """Rows of theta moved to minima of the Huber objective, all at once: Newton steps, damped in the metric of the majoriser, which alone would always descend."""
-    theta, values = theta.copy(), np.empty(len(theta))
-    rows = max(1, 400_000 // len(x))
-    for block in (slice(i, i + rows) for i in range(0, len(theta), rows)):
-        here, w = theta[block].copy(), np.broadcast_to(weights, (len(theta), len(x)))[block]
-        state, damping, active = list(derivatives(here, x, y, target, w, delta)), np.ones(len(here)), np.arange(len(here))
-        for _ in range(rounds):
-            value, gradient, hessian, metric = (part[active] for part in state)
-            ridge = 1e-13 * np.trace(metric, axis1=1, axis2=2)[:, None, None] * np.eye(5)
-            white = np.linalg.inv(np.linalg.cholesky(metric + ridge + 1e-300 * np.eye(5)))
-            curvature, axes = np.linalg.eigh(white @ hessian @ white.swapaxes(1, 2))
-            along = (gradient[:, None] @ white.swapaxes(1, 2) @ axes)[:, 0]
-            step = -((along / (np.abs(curvature) + damping[active, None]))[:, None] @ axes.swapaxes(1, 2) @ white)[:, 0]
-            with np.errstate(over="ignore", invalid="ignore"):
-                moved = derivatives(here[active] + step, x, y, target, w[active], delta)
-            better = moved[0] < value
-            kept = active[better]
-            here[kept] += step[better]
-            for part, new in zip(state, moved, strict=True):
-                part[kept] = new[better]
-            damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5), 1e-9, 1e12)
-            left = (along**2 / (np.abs(curvature) + 1e-8)).sum(1)  # twice the decrease that a free Newton step promises
-            active = active[(left > 1e-15 * value + 1e-300) & (damping[active] < 1e10)]
-            if not len(active):
-                break
-        theta[block], values[block] = here, state[0]
-    return theta, values
-
-
 def runs_like_chinchilla(rng, n=60, noise=0.01, law="epoch"):
     """Synthetic runs: sizes and budgets of the Chinchilla study, losses from a law with noise in their logarithm."""
     compute, params = 10 ** rng.uniform(18.5, 21.5, n), 10 ** rng.uniform(7.7, 10.2, n)
     return {"params": params, "tokens": compute / 6 / params, "losses": chinchilla_loss(params, compute / 6 / params, constants=law) * np.exp(noise * rng.standard_t(3, n))}
-
-
-def each(quantity):
-    return record(**dict.fromkeys(NAMES, quantity))
 
 
 EXAMPLE = runs_like_chinchilla(np.random.default_rng(0))
@@ -230,8 +169,8 @@ def fit_chinchilla(
     alpha=real(),
     beta=real(),
     huber_sum=nonnegative(),
-    se=optional(each(nonnegative()), doc="standard deviations over the resamples"),
-    ci95=optional(each(vector(2)), doc="central 95 % of the resamples"),
+    se=optional(record(**dict.fromkeys(NAMES, nonnegative())), doc="standard deviations over the resamples"),
+    ci95=optional(record(**dict.fromkeys(NAMES, vector(2))), doc="central 95 % of the resamples"),
 ):
     """Constants of the Chinchilla law from runs, the best of 162 starts, with nonparametric bootstrap errors where asked for.
 
@@ -244,25 +183,28 @@ def fit_chinchilla(
         raise DomainError("params and tokens must each take at least two values; the law's exponents are not determined otherwise.")
     grid = np.stack(np.meshgrid([0.0, 10.0, 20.0], [0.0, 10.0, 20.0], [-1.0, 0.5], [0.0, 0.5, 1.0], [0.0, 0.5, 1.0], indexing="ij"), -1).reshape(-1, 5)
     grid[:, :2] -= grid[:, 3:] * middle  # logarithms are centred, so that a and alpha do not move together
-    centred = x - middle[0], y - middle[1], target
+    terms = np.zeros((3, len(x), 5))  # ln L is the log-sum-exp of three linear functions of (a, b, e, alpha, beta)
+    terms[range(3), :, range(3)] = 1.0
+    terms[0, :, 3], terms[1, :, 4] = middle[0] - x, middle[1] - y
     found, values = grid, np.zeros(len(grid))
     for starts, rounds in ((len(grid), 10), (40, 15), (10, 400)):  # most starts are seen to lag long before they converge
-        found, values = minimise(found[np.argsort(values)[:starts]], *centred, 1.0, huber_delta, rounds=rounds)
+        found, values = damped_newton(log_sum_exp_objective(terms, target, huber_delta), found[np.argsort(values)[:starts]], rounds=rounds)
     best = found[np.argmin(values)]
 
     def constants(theta):
-        logs = theta[..., :2] + theta[..., 3:] * middle
-        return {"E": np.exp(theta[..., 2]), "A": np.exp(logs[..., 0]), "B": np.exp(logs[..., 1]), "alpha": theta[..., 3], "beta": theta[..., 4]}
+        a, b = np.moveaxis(theta[..., :2] + theta[..., 3:] * middle, -1, 0)
+        return {"E": np.exp(theta[..., 2]), "A": np.exp(a), "B": np.exp(b), "alpha": theta[..., 3], "beta": theta[..., 4]}
 
     def determined(theta):
-        return np.isfinite(theta).all(-1) & (np.abs(theta[..., :3]).max(-1) < 300) & (np.abs(theta[..., :2] + theta[..., 3:] * middle).max(-1) < 300)
+        logs = np.concatenate([theta[..., :3], theta[..., :2] + theta[..., 3:] * middle], -1)
+        return np.isfinite(theta).all(-1) & (np.abs(logs).max(-1) < 300)
 
     if not determined(best):
         raise DomainError("params, tokens and losses do not determine the law: a constant of the best fit runs off to infinity or nothing.")
     answer = {name: float(value) for name, value in constants(best).items()} | {"huber_sum": float(values.min()), "se": None, "ci95": None}
     if bootstrap:
         weights = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), size=bootstrap).astype(float)
-        resampled = minimise(np.tile(best, (bootstrap, 1)), *centred, weights, huber_delta)[0]
+        resampled = damped_newton(log_sum_exp_objective(terms, target, huber_delta, weights), np.tile(best, (bootstrap, 1)), at_once=400_000 // len(x) + 1)[0]
         good = determined(resampled)
         if not good.any():
             raise DomainError("params, tokens and losses do not determine the law: no resample of them does; more runs are needed.")
@@ -275,8 +217,8 @@ def fit_chinchilla(
 
 
 def random_law(draw):
-    e, a, b = draw.uniform(0.5, 2.5), draw.log_uniform(20, 5000), draw.log_uniform(20, 10000)
-    return {"E": e, "A": a, "B": b, "alpha": draw.uniform(0.2, 0.6), "beta": draw.uniform(0.2, 0.6)}
+    constants = draw.uniform(0.5, 2.5), draw.log_uniform(20, 5000), draw.log_uniform(20, 10000), draw.uniform(0.2, 0.6), draw.uniform(0.2, 0.6)
+    return dict(zip(NAMES, constants, strict=True))
 
 
 def lowest(function, low, high):
@@ -305,6 +247,12 @@ def best_split(draw, claim):
     return [n**1e-2, loss, split["tokens_per_param"]], [split["params"] ** 1e-2, split["loss"], split["tokens"] / split["params"]], {"compute": compute, **law}
 
 
+def flops_at_equal_loss(n, target, demand, law):
+    """Training and serving a model of n parameters with as many tokens as the loss takes; infinite where none are enough."""
+    left = target - law["E"] - law["A"] * n ** -law["alpha"]
+    return np.where(left > 0, 2 * n * (3 * (law["B"] / np.where(left > 0, left, 1)) ** (1 / law["beta"]) + demand), np.inf)
+
+
 def served_as_trained(target_loss, inference_tokens, *, demand_weight=1.0, constants):
     return inference_optimal(target_loss, inference_tokens, demand_weight=3 * demand_weight, constants=constants)
 
@@ -316,12 +264,7 @@ def cheapest_model(draw, claim):
     gap, demand, weight = draw.uniform(0.1, 1), draw.log_uniform(1e9, 1e15), draw.log_uniform(0.1, 20)
     target = law["E"] + gap
     plan = claim(target, demand, demand_weight=weight, constants=law)
-
-    def total(n):
-        left = gap - law["A"] * n ** -law["alpha"]
-        return np.where(left > 0, 6 * n * (law["B"] / np.where(left > 0, left, 1)) ** (1 / law["beta"]) + 2 * n * weight * demand, np.inf)
-
-    n, flops = lowest(total, (law["A"] / gap) ** (1 / law["alpha"]), 1e6 * plan["params"])
+    n, flops = lowest(lambda n: flops_at_equal_loss(n, target, weight * demand, law), (law["A"] / gap) ** (1 / law["alpha"]), 1e6 * plan["params"])
     read_back = implied_inference(plan["params"], plan["tokens"], constants=law) * plan["tokens"]
     again = 2 * plan["params"] * (3 * plan["tokens"] + read_back)
     return [n**1e-2, flops, target, again], [plan["params"] ** 1e-2, plan["total_flops"], chinchilla_loss(plan["params"], plan["tokens"], constants=law), plan["total_flops"]], law
@@ -334,24 +277,20 @@ def never_dearer(draw, claim):
     target, demand = law["E"] + draw.uniform(0.1, 1), draw.log_uniform(1e10, 1e15)
     budget = bracketed_root(lambda u: compute_optimal(math.exp(u), constants=law)["loss"] - target, math.log(6), 600)
     plain, plan, more = compute_optimal(math.exp(budget), constants=law), *(claim(target, d, constants=law) for d in (demand, 1.5 * demand))
-    near = [plain["params"] * plain["tokens"] * 6 + 2 * plain["params"] * demand]
-    for n in plan["params"] * np.array([0.9, 0.99, 1.01, 1.1]):
-        left = target - law["E"] - law["A"] * n ** -law["alpha"]
-        near += [2 * n * (3 * (law["B"] / left) ** (1 / law["beta"]) + demand)] if left > 0 else []
-    return [plan["total_flops"], more["params"], plan["tokens"]], [min(near), min(plan["params"], plain["params"]), more["tokens"]], law
+    sizes = np.array([plain["params"], *(plan["params"] * np.array([0.9, 0.99, 1.01, 1.1]))])
+    near = flops_at_equal_loss(sizes, target, demand, law).min()
+    return [plan["total_flops"], more["params"], plan["tokens"]], [near, min(plan["params"], plain["params"]), more["tokens"]], law
 
 
-def objective(params, tokens, losses, delta):
+def plainly(params, tokens, losses, delta):
     """Huber sum and gradient as a function of (a, b, e, alpha, beta), for SciPy's solvers."""
     x, y, target = np.log(params), np.log(tokens), np.log(losses)
 
     def value_and_gradient(theta):
         terms = np.stack([theta[0] - theta[3] * x, theta[1] - theta[4] * y, np.full(len(x), theta[2])])
         prediction = np.logaddexp.reduce(terms, 0)
-        share, r = np.exp(terms - prediction), prediction - target
-        s = share * np.clip(r, -delta, delta)
-        huber = np.where(np.abs(r) <= delta, r**2 / 2, delta * (np.abs(r) - delta / 2)).sum()
-        return huber, np.array([s[0].sum(), s[1].sum(), s[2].sum(), -(s[0] @ x), -(s[1] @ y)])
+        s = np.exp(terms - prediction) * np.clip(prediction - target, -delta, delta)
+        return huber(prediction - target, delta).sum(), np.array([*s.sum(1), -(s[0] @ x), -(s[1] @ y)])
 
     return value_and_gradient
 
@@ -361,10 +300,9 @@ def stopped_early(params, tokens, losses, *, huber_delta=1e-3, drop_highest=0, *
     from scipy.optimize import minimize
 
     kept = np.argsort(losses)[: len(losses) - drop_highest]
-    value = objective(params[kept], tokens[kept], losses[kept], huber_delta)
+    value = plainly(params[kept], tokens[kept], losses[kept], huber_delta)
     starts = [(a, b, -1.0, 0.0, 0.0) for a in (0.0, 10.0) for b in (0.0, 10.0)]
-    runs = [minimize(lambda t: tuple(part / len(kept) for part in value(t)), start, jac=True, method="L-BFGS-B") for start in starts]
-    best = min(runs, key=lambda run: run.fun)
+    best = min((minimize(lambda t: tuple(part / len(kept) for part in value(t)), start, jac=True, method="L-BFGS-B") for start in starts), key=lambda run: run.fun)
     found = [*np.exp(best.x[[2, 0, 1]]), *best.x[3:], best.fun * len(kept)]
     return {name: float(value) for name, value in zip((*NAMES, "huber_sum"), found, strict=True)}
 
@@ -384,7 +322,7 @@ def reaches_the_optimum(draw, claim):
 
     law = draw.choice([*CONSTANTS])
     runs = runs_like_chinchilla(draw.rng, draw.integer(30, 240), draw.log_uniform(1e-3, 3e-2), law)
-    value = objective(*runs.values(), 1e-3)
+    value = plainly(*runs.values(), 1e-3)
     fit, truth = claim(**runs), CONSTANTS[law]
     starts = [(math.log(truth["A"]), math.log(truth["B"]), math.log(truth["E"]), truth["alpha"], truth["beta"]), (10.0, 10.0, 0.5, 0.5, 0.5)]
     peers = [minimize(lambda t: tuple(1e3 * part for part in value(t)), start, jac=True, method="BFGS", options={"gtol": 1e-9}).fun / 1e3 for start in starts]
@@ -405,8 +343,7 @@ def fitted(runs):
 
 
 def exchanged(runs):
-    forecast = fitted(runs)
-    return lambda n, d: forecast(d, n)
+    return lambda n, d: fitted(runs)(d, n)
 
 
 @paper.trial(
@@ -421,12 +358,10 @@ def exchanged(runs):
 def extrapolates(draw, claim, data):
     """Fitted on resamples of the runs below 1e21 FLOP, the law forecasts the losses of the 23 runs above."""
     kept = np.sort(np.argsort(data["loss"])[:-5])
-    small = kept[data["compute"][kept] < 1e21]
-    test = kept[data["compute"][kept] >= 1e21]
-    train = draw.rng.choice(small, len(small))
-    runs = {"params": data["params"][train], "tokens": data["tokens"][train], "losses": data["loss"][train]}
-    held_out = data["params"][test], data["tokens"][test]
-    return Forecast(data["loss"][test], claim(runs)(*held_out), log_linear(runs)(*held_out))
+    large = data["compute"][kept] >= 1e21
+    train, test = draw.rng.choice(kept[~large], np.sum(~large)), kept[large]
+    runs, held_out = ({"params": data["params"][rows], "tokens": data["tokens"][rows], "losses": data["loss"][rows]} for rows in (train, test))
+    return Forecast(held_out["losses"], *(law(runs)(held_out["params"], held_out["tokens"]) for law in (claim, log_linear)))
 
 
 @paper.finding(
@@ -435,9 +370,9 @@ def extrapolates(draw, claim, data):
     trial=best_split,
 )
 def rounding_moves_the_optimum():
-    ratios = {name: compute_optimal(5.88e23, constants=name)["tokens_per_param"] for name in ("hoffmann", "hoffmann_tex", "epoch")}
-    holds = all(abs(ratios[name] / told - 1) < 2e-3 for name, told in zip(ratios, (92.8, 59.0, 18.4), strict=True))
-    return {"holds": holds, **ratios}
+    told = {"hoffmann": 92.8, "hoffmann_tex": 59.0, "epoch": 18.4}
+    ratios = {name: compute_optimal(5.88e23, constants=name)["tokens_per_param"] for name in told}
+    return {"holds": all(abs(ratios[name] / told[name] - 1) < 2e-3 for name in told), **ratios}
 
 
 @paper.finding(
@@ -447,8 +382,6 @@ def rounding_moves_the_optimum():
 )
 def default_tolerance_stops_early():
     runs = runs_like_chinchilla(np.random.default_rng(1), 240, 0.005)
-    early, full = stopped_early(**runs), fit_chinchilla(**runs)
-    return {
-        "holds": early["huber_sum"] > 1.01 * full["huber_sum"],
-        **{f"{name}_{which}": fit[name] for which, fit in (("early", early), ("converged", full)) for name in ("A", "B", "huber_sum")},
-    }
+    fits = {"early": stopped_early(**runs), "converged": fit_chinchilla(**runs)}
+    found = {f"{name}_{which}": fit[name] for which, fit in fits.items() for name in ("A", "B", "huber_sum")}
+    return {"holds": found["huber_sum_early"] > 1.01 * found["huber_sum_converged"], **found}
