@@ -336,8 +336,8 @@ def fit(tables, law, tests, holdout, warmup_steps, huber_delta, seed, form):
     from ..jobs.fit import fit as fit_laws
 
     if not tables:
-        say("no table given: fitting lawbook's own ladder of training runs")
         source = read_runs(datasets.load("ladder"))
+        source.said.append("no table given: fitted to lawbook's own ladder of training runs")
     else:
         source = read_curves(tables, warmup_steps=warmup_steps) if _curves(tables) else read_runs(tables[0])
     test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])

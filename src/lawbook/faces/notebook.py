@@ -36,8 +36,11 @@ def cell(value, unit=""):
     """One value as text."""
     if isinstance(value, str):
         return escape(value)
-    if isinstance(value, list | tuple | np.ndarray) and np.ndim(value):
-        array = np.asarray(value)
+    if isinstance(value, list | tuple | np.ndarray) and (not isinstance(value, np.ndarray) or value.ndim):
+        try:
+            array = np.asarray(value)
+        except ValueError:  # rows of unequal length
+            array = np.array(list(map(str, value)))
         if array.dtype.kind in "OUS":
             return escape(str(value))
         flat = array.ravel()

@@ -39,8 +39,8 @@ def solve(problem, *, huber_delta=1e-3, seed=0, progress=None):
     rough.sort(key=lambda found: found[1])
     agreed = sum(found[1] <= 1.01 * rough[0][1] + 1e-300 for found in rough)
     different = [rough[0]]
-    for found in rough[1:]:  # starts that came to the same place are solved once
-        if len(different) < POLISHED and all(np.max(np.abs(found[0] - other[0])) > 1e-3 for other in different):
+    for found in rough[1:]:  # starts that came to the same place are solved once, those far behind not at all
+        if len(different) < POLISHED and found[1] <= 1.2 * rough[0][1] and all(np.max(np.abs(found[0] - other[0])) > 1e-3 for other in different):
             different.append(found)
     final = min((_descend(problem, space, found[0], huber_delta) for found in different), key=lambda found: found[1])
     if progress:

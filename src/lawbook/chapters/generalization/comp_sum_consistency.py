@@ -46,7 +46,7 @@ def comp_sum_loss(
     labels: vector("n", of=count(low=0, typical=(0, 1), scale="linear"), doc="true classes, from 0", example=[0, 2]),
     tau: TAU,
 ) -> vector("n", of=nonnegative("nats", infinite=True), doc="infinite where tau < 1 and the loss is beyond the range of doubles"):
-    """Loss of each example."""
+    """Comp-sum loss of each example, from its logits and label."""
     rows = np.arange(len(labels))
     difference = logits - logits[rows, labels][:, None]
     difference[rows, labels] = -np.inf
