@@ -160,7 +160,7 @@ def test_junk(name, data):
 def leaves(value):
     """Numbers and arrays of an answer."""
     if isinstance(value, dict):
-        return [leaf for inner in value.values() for leaf in leaves(inner)]
+        return [leaf for key in sorted(value) for leaf in leaves(value[key])]
     return [] if isinstance(value, str | type(None)) else [value]
 
 
