@@ -8,6 +8,7 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 os.environ["LAWBOOK_HOME"] = tempfile.mkdtemp(prefix="lawbook-test-")  # tests never touch the user's records
 os.environ.setdefault("LAWBOOK_DATA", str(REAL_DATA))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "lawbook-test-compiled"))  # homes of tests are fresh, compiled code need not be
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def test_fit_recovers_a_law_and_beats_the_baseline():
 
 
 def test_standard_errors_are_the_spread_of_refits():
-    fits = [lawbook.fit(runs(60, 0.01, seed), law="beyond-chinchilla.chinchilla_loss", holdout=0, huber_delta=0.1).best for seed in range(12)]
+    fits = [lawbook.fit(runs(60, 0.01, seed), law="beyond-chinchilla.chinchilla_loss", holdout=0, huber_delta=0.1, bootstrap=0).best for seed in range(12)]
     spread = np.std([f.parameters["constants.E"] for f in fits], ddof=1)
     claimed = np.median([f.standard_errors["constants.E"] for f in fits])
     assert 0.4 < spread / claimed < 2.5
@@ -195,3 +195,14 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     code = "import sys, lawbook; print([m for m in ('numpy', 'scipy', 'jax') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_intervals_of_predictions_cover_new_runs():
+    ranking = lawbook.fit(runs(60, 0.02, 5), law="beyond-chinchilla.chinchilla_loss", holdout=0, huber_delta=0.1)
+    best = ranking.best
+    assert all(low < best.parameters[name] < high for name, (low, high) in best.intervals.items())
+    fresh = runs(400, 0.02, 6)
+    low, high = best.interval(params=fresh["N"], tokens=fresh["D"])
+    assert 0.82 < np.mean((low <= fresh["loss"]) & (fresh["loss"] <= high)) < 0.97
+    again = lawbook.fit(runs(60, 0.02, 5), law="beyond-chinchilla.chinchilla_loss", holdout=0, huber_delta=0.1).best
+    assert np.array_equal(again.resamples, best.resamples)

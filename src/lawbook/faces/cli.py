@@ -322,11 +322,12 @@ lawbook.add_command(
 @click.option("--law", help="Only this law (SLUG.RESULT); all that apply by default.")
 @click.option("--test", "tests", multiple=True, metavar="TABLE", help="Held-out table or curve; may be repeated.")
 @click.option("--holdout", type=float, default=0.2, show_default=True, help="Share of the rows, the dearest by compute, that is held out without --test.")
+@click.option("--bootstrap", type=int, default=200, show_default=True, help="Resamples for the intervals of parameters.")
 @click.option("--warmup-steps", type=int, help="Warm-up of loss curves whose log starts later.")
 @click.option("--huber-delta", type=float, default=1e-3, show_default=True, help="Threshold of the Huber loss on (log) residuals.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def fit(tables, law, tests, holdout, warmup_steps, huber_delta, seed, form):
+def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed, form):
     """Fit laws to a table of runs and rank them by held-out error.
 
     One CSV, TSV, Parquet or JSON-lines TABLE of runs, or several loss curves (step, lr, loss). Without a table: lawbook's own ladder of training runs.
@@ -342,7 +343,7 @@ def fit(tables, law, tests, holdout, warmup_steps, huber_delta, seed, form):
         source = read_curves(tables, warmup_steps=warmup_steps) if _curves(tables) else read_runs(tables[0])
     test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])
     with bar("fitting", None) as progress:
-        ranking = fit_laws(source, law=law, test=test, holdout=holdout, huber_delta=huber_delta, seed=seed, progress=lambda name: progress(None, None, name))
+        ranking = fit_laws(source, law=law, test=test, holdout=holdout, bootstrap=bootstrap, huber_delta=huber_delta, seed=seed, progress=lambda name: progress(None, None, name))
     if form == "json":
         click.echo(dumps(ranking.to_dict()))
         return
@@ -352,7 +353,8 @@ def fit(tables, law, tests, holdout, warmup_steps, huber_delta, seed, form):
     for found in ranking.fits:
         click.echo(f"\n{found.law.id}   rms residual {found.rms:.3g}   {'converged' if found.converged else 'NOT converged'}, {found.agreed}")
         for name, value in found.parameters.items():
-            click.echo(f"  {name:<20} {value:.6g} ± {found.standard_errors[name]:.2g}")
+            interval = "   90 %: {:.4g} to {:.4g}".format(*found.intervals[name]) if name in found.intervals else ""
+            click.echo(f"  {name:<20} {value:.6g} ± {found.standard_errors[name]:.2g}{interval}")
         if found.test:
             t = found.test
             worse = "" if t["relative_error"] < t["baseline_error"] else "   NO BETTER THAN THE BASELINE"

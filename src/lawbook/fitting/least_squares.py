@@ -100,14 +100,22 @@ def _descend(problem, space, z, delta, *, rough=False):
 
 
 def _standard_errors(problem, space, z, delta):
-    """Sandwich errors of the M-estimator in the parameters' own units, and the condition of the scaled information matrix."""
+    """Sandwich errors of the M-estimator in the parameters' own units, and the condition of the scaled information matrix.
+
+    A Huber loss curves only where residuals lie within delta. The share that does is estimated with the density at 0 where they are few: counting them
+    would take chance for information.
+    """
     from scipy.optimize._numdiff import approx_derivative
+    from scipy.stats import gaussian_kde
 
     residuals = problem.residuals(space.theta(z))
     jacobian = approx_derivative(lambda x: problem.residuals(space.theta(x)), z, method="3-point")
-    inside = np.abs(residuals) <= delta
-    score = np.where(inside, residuals, delta * np.sign(residuals)) if np.isfinite(delta) else residuals
-    bread = jacobian.T @ (jacobian * inside[:, None])
+    curved = 1.0
+    if np.isfinite(delta) and np.ptp(residuals) > 0:
+        within = np.sum(np.abs(residuals) <= delta) - len(z)  # as many residuals as parameters are near 0 by fitting, not by chance
+        curved = min(1.0, max(float(within) / max(len(residuals) - len(z), 1), 2 * delta * float(gaussian_kde(residuals)(0.0)[0])))
+    score = np.clip(residuals, -delta, delta)
+    bread = jacobian.T @ jacobian * curved
     scale = np.sqrt(np.maximum(np.diag(bread), 1e-300))
     scaled = bread / np.outer(scale, scale)
     inverse = np.linalg.pinv(scaled, rcond=1e-14) / np.outer(scale, scale)

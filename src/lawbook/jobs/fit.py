@@ -7,6 +7,8 @@ import numpy as np
 
 from ..artifacts.tables import RunsTable, read_runs
 from ..contract import LawbookError, Result, Shown, catalogue
+from ..fitting.engine import fits as can_resample
+from ..fitting.engine import resample
 from ..fitting.least_squares import solve
 from ..fitting.problem import applicable, column_of, inputs, parameters, pose
 
@@ -28,20 +30,45 @@ class Fit:
     condition: float
     test: dict[str, Any]  # rows, relative_error, worst, r2, baseline, baseline_error; empty without held-out rows
     notes: list[str] = field(default_factory=list)
+    intervals: dict[str, list[float]] = field(default_factory=dict)  # central 90 % of the resampled parameters; empty without a bootstrap
+    resamples: Any = field(default=None, repr=False)  # theta[b, p]
+    residuals: Any = field(default=None, repr=False)
 
     def predict(self, **given):
         """The law at the fitted parameters."""
+        return self.law.function(**given, **self.arguments())
+
+    def arguments(self, theta=None):
+        """The fitted parameters, or other values theta[p] or theta[b, p] of them, as arguments of the law."""
+        values = list(self.parameters.values()) if theta is None else np.moveaxis(np.asarray(theta), -1, 0)
         arguments: dict = {}
-        for name, value in self.parameters.items():
+        for name, value in zip(self.parameters, values, strict=True):
             argument, _, key = name.partition(".")
             if key:
                 arguments.setdefault(argument, {})[key] = value
             else:
                 arguments[argument] = value
-        return self.law.function(**given, **arguments)
+        return arguments
+
+    def interval(self, level=0.9, **given):
+        """(low, high) of a new observation: the spread of the resampled parameters, and of the residuals around the law."""
+        if self.resamples is None:
+            raise LawbookError("An interval of predictions needs a bootstrap: fit with bootstrap=1000.")
+        inputs_ = {name: np.asarray(value, float)[..., None] for name, value in given.items()}
+        with np.errstate(all="ignore"):
+            center = self.law.function(**inputs_, **self.arguments(self.resamples))
+        scaled = self.residuals * np.sqrt(len(self.residuals) / max(len(self.residuals) - len(self.parameters), 1))
+        noise = -np.random.default_rng(0).choice(scaled, len(self.resamples))  # residuals are prediction less observation
+        values = center * np.exp(noise) if self.law_is_positive else center + noise
+        low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
+        return low, high
+
+    @property
+    def law_is_positive(self):
+        return getattr(self.law.returns, "low", -np.inf) >= 0 or getattr(getattr(self.law.returns, "of", None), "low", -np.inf) >= 0
 
     def to_dict(self):
-        return {**{k: v for k, v in self.__dict__.items() if k != "law"}, "law": self.law.id}
+        return {**{k: v for k, v in self.__dict__.items() if k not in ("law", "resamples", "residuals")}, "law": self.law.id}
 
 
 @dataclass(frozen=True)
@@ -65,13 +92,17 @@ class Ranking(Shown):
         return {"fits": [f.to_dict() for f in self.fits], "failed": self.failed, "split": self.split, "said": self.said}
 
 
-def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0, progress=None):
+def fit(source, /, *, law=None, test=None, holdout=0.2, bootstrap=200, huber_delta=1e-3, seed=0, progress=None):
     """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on held-out rows.
 
     Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows: by compute, or by the only input where laws have just one.
+    Closed forms of columns get their standard errors and intervals from `bootstrap` resamples of the rows; laws of whole curves, and all laws at bootstrap=0, get
+    asymptotic standard errors, which are too small where residuals are skewed or far beyond huber_delta.
     Raises LawbookError where no law applies or the table cannot be read.
     """
     table = read_runs(source)
+    if bootstrap < 0 or bootstrap != int(bootstrap):
+        raise LawbookError(f"bootstrap must be a whole number of resamples of at least 0; it was {bootstrap}.")
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
     laws = [catalogue.result(law)] if law else [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and applicable(r, table.columns)]
@@ -88,7 +119,7 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, huber_delta=1e-3, seed=0
     fits, failed = [], {}
     for candidate in laws:
         try:
-            fits.append(_fit_one(candidate, table, held, train_rows, test_rows, huber_delta, seed))
+            fits.append(_fit_one(candidate, table, held, train_rows, test_rows, huber_delta, seed, bootstrap))
         except LawbookError as error:
             if law:
                 raise
@@ -128,7 +159,7 @@ def _group(table):
     return next((name for name in GROUPS if name in table.columns), None)
 
 
-def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed):
+def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstrap=0):
     problem = pose(law, table, train_rows, _group(table))
     optimum = solve(problem, huber_delta=huber_delta, seed=seed)
     names = [p.name for p in problem.parameters]
@@ -139,10 +170,15 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed):
         notes.append(f"the data hardly tell some parameters apart (condition {optimum.condition:.1e}): trust predictions more than parameters")
     residuals = problem.residuals(optimum.theta)
     tested = _test(law, held, test_rows, optimum.theta, table, train_rows) if len(test_rows) else {}
+    resamples, intervals, errors = None, {}, optimum.standard_errors
+    if bootstrap and can_resample(problem):
+        resamples = resample(problem, optimum.theta, delta=huber_delta, resamples=bootstrap, seed=seed)
+        intervals = dict(zip(names, np.quantile(resamples, [0.05, 0.95], axis=0).T.tolist(), strict=True))
+        errors = np.diff(np.quantile(resamples, [0.1587, 0.8413], axis=0), axis=0)[0] / 2  # half the central 68 %: tails don't weigh
     return Fit(
         law=law,
         parameters=dict(zip(names, optimum.theta.tolist(), strict=True)),
-        standard_errors=dict(zip(names, optimum.standard_errors.tolist(), strict=True)),
+        standard_errors=dict(zip(names, errors.tolist(), strict=True)),
         rows=len(residuals),
         objective=optimum.objective,
         rms=float(np.sqrt(np.mean(residuals**2))),
@@ -151,6 +187,9 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed):
         condition=optimum.condition,
         test=tested,
         notes=notes,
+        intervals=intervals,
+        resamples=resamples,
+        residuals=residuals,
     )
 
 
