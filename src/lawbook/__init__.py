@@ -1,6 +1,6 @@
 """lawbook: the executable handbook of machine-learning theory.
 
-find, run, solve, fit and verify are the verbs; `lawbook.paper(slug)` and `lawbook.result("slug.name")` are the objects they speak of.
+find, run, solve, fit, plan and verify are the verbs; `lawbook.paper(slug)` and `lawbook.result("slug.name")` are the objects they speak of.
 """
 
 from importlib import import_module
@@ -13,6 +13,7 @@ _HOMES = {
     "run": "jobs.run",
     "solve": "jobs.solve",
     "fit": "jobs.fit",
+    "plan": "jobs.plan",
     "verify": "jobs.verify",
     "findings": "jobs.verify",
     "paper": "contract.catalogue",
@@ -21,7 +22,7 @@ _HOMES = {
     "LawbookError": "contract",
     "DomainError": "contract",
 }
-__all__ = ["DomainError", "LawbookError", "find", "findings", "fit", "paper", "papers", "result", "run", "solve", "verify"]
+__all__ = ["DomainError", "LawbookError", "find", "findings", "fit", "paper", "papers", "plan", "result", "run", "solve", "verify"]
 
 
 def __getattr__(name):

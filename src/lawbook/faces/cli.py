@@ -99,6 +99,7 @@ def lawbook():
     lawbook run SLUG.RESULT --tokens 15T --context-length 4k:1M:log:50 --plot out.svg
     lawbook solve SLUG.RESULT tokens=? --target 2.0 --params 7B
     lawbook fit runs.csv                 which law fits these training runs
+    lawbook plan runs.csv --compute 1e24 what to train with this budget
     lawbook verify SLUG                  put its claims on trial
 
     Numbers may be written 70B, 128k (= 128000), 128Ki (= 131072), 1e21, 50%.
@@ -375,6 +376,46 @@ def _curves(paths):
         return True
     columns = read_runs(paths[0]).columns
     return "step" in columns and "params" not in columns and not {"curve", "schedule"} & columns.keys()
+
+
+@lawbook.command()
+@click.argument("source", default="epoch", metavar="[TABLE|CONSTANTS]")
+@click.option("--compute", help="Training budget in FLOP, such as 1e24.")
+@click.option("--gpu-hours", help="Budget in hours of --device at --utilization.")
+@click.option("--money", help="Budget in the currency of --price-per-gpu-hour.")
+@click.option("--price-per-gpu-hour")
+@click.option("--days", help="Budget in days on --devices.")
+@click.option("--devices", help="How many devices work side by side.")
+@click.option("--device", default="H100-SXM", show_default=True)
+@click.option("--utilization", type=float, default=0.4, show_default=True, help="Share of the device's bf16 peak that training reaches.")
+@click.option("--target-loss", help="Reach this loss at the least cost.")
+@click.option("--inference-tokens", default="0", help="Tokens served over the model's life; their cost is part of the budget.")
+@click.option("--max-params", help="Largest model allowed.")
+@click.option("--max-tokens", help="Data available.")
+@click.option("--learning-rate", help="Peak rate of the weight matrices; with it the plan gives weight decay.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def plan(source, form, utilization, **options):
+    """What to train under a budget: parameters, tokens, batch size and predicted loss, with the cost of deviating.
+
+    From a TABLE of your runs (the Chinchilla law is fitted to it), or from published CONSTANTS: hoffmann, hoffmann_tex, epoch, c4_muennighoff.
+    """
+    from ..jobs.plan import plan as make_plan
+
+    with bar("planning", None):
+        made = make_plan(source, utilization=utilization, **options)
+    if form == "json":
+        click.echo(dumps(made.to_dict()))
+        return
+    for sentence in made.warnings:
+        say(f"caution: {sentence}")
+    click.echo(made.budget)
+    with_interval = any(q["low"] is not None for q in made.quantities.values())
+    columns = {"": list(made.quantities), "value": [q["value"] for q in made.quantities.values()]}
+    if with_interval:
+        columns |= {"low (90 %)": [q["low"] for q in made.quantities.values()], "high": [q["high"] for q in made.quantities.values()]}
+    print_table(columns | {"unit": [q["unit"] for q in made.quantities.values()], "source": [q["source"] for q in made.quantities.values()]})
+    click.echo("\nDeviating: other sizes at the same training compute, and the compute they need for the same loss")
+    print_table(made.deviating)
 
 
 @lawbook.command()

@@ -9,6 +9,7 @@ from ..contract.numbers import show_number
 from ..contract.paper import SOURCES, described
 from ..contract.verdict import STATUSES
 from ..jobs.fit import Ranking
+from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
 from ..jobs.solve import Solution
 
@@ -18,7 +19,7 @@ MOST_ROWS = 40
 
 def html(shown):
     """The HTML of a paper, a result, an answer, a sweep, a solution, a ranking of fits or a verdict."""
-    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, Verdict: _verdict}
+    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, Plan: _plan, Verdict: _verdict}
     return next(draw(shown) for kind, draw in drawers.items() if isinstance(shown, kind))
 
 
@@ -120,6 +121,19 @@ def _ranking(ranking):
         "notes": ["; ".join(f.notes) for f in ranking.fits],
     }
     return f"<p>{escape(ranking.split)}.</p>{table(columns)}{''.join(f'<p><small>{escape(s)}</small></p>' for s in ranking.said)}"
+
+
+def _plan(plan):
+    entries = plan.quantities
+    columns = {
+        "": list(entries),
+        "value": [q["value"] for q in entries.values()],
+        "low (90 %)": [q["low"] for q in entries.values()],
+        "high": [q["high"] for q in entries.values()],
+        "unit": [q["unit"] for q in entries.values()],
+        "source": [q["source"] for q in entries.values()],
+    }
+    return f"<h4>{escape(plan.budget)}</h4>{table(columns)}<p>The cost of deviating:</p>{table(plan.deviating)}{_cautions(plan.warnings)}"
 
 
 def _verdict(verdict):

@@ -33,6 +33,7 @@ class Fit:
     intervals: dict[str, list[float]] = field(default_factory=dict)  # central 90 % of the resampled parameters; empty without a bootstrap
     resamples: Any = field(default=None, repr=False)  # theta[b, p]
     residuals: Any = field(default=None, repr=False)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the inputs of the fitted rows
 
     def predict(self, **given):
         """The law at the fitted parameters."""
@@ -190,6 +191,7 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
         intervals=intervals,
         resamples=resamples,
         residuals=residuals,
+        ranges={name: (float(v.min()), float(v.max())) for call in problem.calls for name, v in call.items() if len(problem.calls) == 1},
     )
 
 
