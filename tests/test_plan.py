@@ -106,3 +106,19 @@ def test_plans_in_the_shell(shell):
     assert status == 0 and "weight_decay" in out and "Deviating" in out
     status, _, err = shell("plan", "nowhere.csv", "--compute", "1e22")
     assert status == 2 and "no file" in err
+
+
+def test_reports_are_whole_and_hold_everything_themselves(shell, tmp_path):
+    import re
+
+    table = tmp_path / "runs.csv"
+    columns = runs()
+    table.write_text("\n".join([",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]))
+    for verb, options in (("fit", ("--law", "beyond-chinchilla.chinchilla_loss")), ("plan", ("--compute", "1e21"))):
+        page = tmp_path / f"{verb}.html"
+        assert shell(verb, table, *options, "--report", page)[0] == 0
+        text = page.read_text()
+        assert text.count("<svg") == {"fit": 3, "plan": 2}[verb] and f"lawbook {verb}" in text
+        assert not re.search(r"<script|<link|src=|url\((?!#)|@import", text) and "</html>" in text
+        assert shell(verb, table, *options, "--report", "/no/such/place/out.html")[0] == 2
+    assert sorted(p.name for p in tmp_path.glob("*.html*")) == ["fit.html", "plan.html"] and not list(tmp_path.glob("*.part"))

@@ -327,8 +327,9 @@ lawbook.add_command(
 @click.option("--warmup-steps", type=int, help="Warm-up of loss curves whose log starts later.")
 @click.option("--huber-delta", type=float, default=1e-3, show_default=True, help="Threshold of the Huber loss on (log) residuals.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--report", type=click.Path(dir_okay=False), help="Write one self-contained HTML page about the fits.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed, form):
+def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed, report, form):
     """Fit laws to a table of runs and rank them by held-out error.
 
     One CSV, TSV, Parquet or JSON-lines TABLE of runs, or several loss curves (step, lr, loss). Without a table: lawbook's own ladder of training runs.
@@ -345,6 +346,11 @@ def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed,
     test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])
     with bar("fitting", None) as progress:
         ranking = fit_laws(source, law=law, test=test, holdout=holdout, bootstrap=bootstrap, huber_delta=huber_delta, seed=seed, progress=lambda name: progress(None, None, name))
+    if report:
+        from .report import write_fit
+
+        write_fit(ranking, report, _command_line())
+        say(f"report written to {report}")
     if form == "json":
         click.echo(dumps(ranking.to_dict()))
         return
@@ -366,6 +372,12 @@ def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed,
             click.echo(f"  note: {note}")
     for name, reason in ranking.failed.items():
         say(f"{name}: {reason}")
+
+
+def _command_line():
+    import shlex
+
+    return shlex.join(["lawbook", *click.get_current_context().find_root().obj])
 
 
 def _curves(paths):
@@ -393,8 +405,9 @@ def _curves(paths):
 @click.option("--max-params", help="Largest model allowed.")
 @click.option("--max-tokens", help="Data available.")
 @click.option("--learning-rate", help="Peak rate of the weight matrices; with it the plan gives weight decay.")
+@click.option("--report", type=click.Path(dir_okay=False), help="Write one self-contained HTML page about the plan.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def plan(source, form, utilization, **options):
+def plan(source, form, utilization, report, **options):
     """What to train under a budget: parameters, tokens, batch size and predicted loss, with the cost of deviating.
 
     From a TABLE of your runs (the Chinchilla law is fitted to it), or from published CONSTANTS: hoffmann, hoffmann_tex, epoch, c4_muennighoff.
@@ -403,6 +416,11 @@ def plan(source, form, utilization, **options):
 
     with bar("planning", None):
         made = make_plan(source, utilization=utilization, **options)
+    if report:
+        from .report import write_plan
+
+        write_plan(made, report, _command_line())
+        say(f"report written to {report}")
     if form == "json":
         click.echo(dumps(made.to_dict()))
         return
@@ -570,7 +588,7 @@ def main(arguments=None):
     """Run the shell: errors that a user can mend are one sentence on standard error, exit status 2."""
     warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
     try:
-        status = lawbook.main(args=arguments, standalone_mode=False)
+        status = lawbook.main(args=arguments, standalone_mode=False, obj=sys.argv[1:] if arguments is None else arguments)
         sys.exit(status if isinstance(status, int) else 0)
     except Interrupted as error:
         say(str(error))

@@ -10,6 +10,7 @@ import lawbook
 
 from ..contract import LawbookError, catalogue
 from ..contract.numbers import show_number
+from ..jobs.fit import predictions
 from . import notebook
 from .plots import figure, svg
 
@@ -48,6 +49,105 @@ def write_demo(shown, path):
         verdicts=[(v, catalogue.paper(v.paper), notebook.html(v)) for v in shown.verdicts],
         colours=notebook.COLOURS,
     )
+
+
+def write_fit(ranking, path, command):
+    """A ranking of fits as one page: held-out predictions, residuals, parameters with intervals, every law that was tried."""
+    best = ranking.best
+    chinchilla = next((f for f in ranking.fits if f.law.id == "beyond-chinchilla.chinchilla_loss"), None)
+    page(
+        "fit.html",
+        path,
+        best=best,
+        ranking=ranking,
+        command=command,
+        statement=notebook.mathml(best.law.statement),
+        figures=[
+            (svg(prediction_figure(ranking, best)), "Predicted against observed; what was held out stands out."),
+            (svg(residual_figure(ranking, best)), "Residuals of the best law, in per cent of the observation."),
+            *([(svg(isoloss_figure(chinchilla)), "Lines of equal loss and of equal training compute, and the best size at each compute.")] if chinchilla else []),
+        ],
+        shown=notebook.html(ranking),
+    )
+
+
+def write_plan(plan, path, command):
+    """A plan as one page."""
+    figures = [(svg(deviation_figure(plan)), "What a model smaller or larger than planned costs.")]
+    figures += [(svg(isoloss_figure(plan.fit, (plan["params"], plan["tokens"]))), "Where the plan lies: lines of equal loss and of equal training compute.")] if plan.fit else []
+    page("plan.html", path, plan=plan, command=command, figures=figures, shown=notebook.html(plan))
+
+
+def _parts(ranking, found):
+    """[(label, rows, observed, predicted, style)] of the fitted and the held-out rows."""
+    parts = [("fitted", *predictions(found, ranking.table, ranking.train_rows), {"color": "#9db8dc", "marker": "o"})]
+    if len(ranking.test_rows):
+        parts.append(("held out", *predictions(found, ranking.test, ranking.test_rows), {"color": "#c8553d", "marker": "D"}))
+    return parts
+
+
+def prediction_figure(ranking, found):
+    """Predicted against observed values."""
+    fig, axes = figure(4.6, 4.2)
+    parts = _parts(ranking, found)
+    values = np.concatenate([v for _, _, observed, predicted, _ in parts for v in (observed, predicted)])
+    ends = [np.nanmin(values), np.nanmax(values)]
+    axes.plot(ends, ends, color="#999", linewidth=1, zorder=0)
+    for name, _, observed, predicted, style in parts:
+        axes.plot(observed, predicted, linestyle="none", markersize=4, label=name, **style)
+    axes.set(xlabel=f"observed {found.law.observes}", ylabel=f"predicted {found.law.observes}", title=found.law.id)
+    axes.legend(frameon=False)
+    return fig
+
+
+def residual_figure(ranking, found):
+    """Relative residuals against compute, step or row."""
+    fig, axes = figure(5.4, 4.2)
+    for name, rows, observed, predicted, style in _parts(ranking, found):
+        table = ranking.table if name == "fitted" else ranking.test
+        by = next((column for column in ("compute", "step") if column in table.columns), None)
+        axes.plot(table.numbers(by)[rows] if by else rows, 100 * (predicted / observed - 1), linestyle="none", markersize=4, label=name, **style)
+    axes.axhline(0, color="#999", linewidth=1, zorder=0)
+    axes.set(xlabel=f"{by} (FLOP)" if by == "compute" else by or "row", ylabel="residual (%)", xscale="log" if by == "compute" else "linear")
+    axes.legend(frameon=False)
+    return fig
+
+
+def isoloss_figure(found, point=None):
+    """Contours of the fitted Chinchilla law over parameters and tokens, lines of equal compute, and the optimum along them."""
+    fig, axes = figure(5.8, 4.4)
+    (low_n, high_n), (low_d, high_d) = found.ranges["params"], found.ranges["tokens"]
+    if point:
+        low_n, high_n, low_d, high_d = min(low_n, point[0]), max(high_n, point[0]), min(low_d, point[1]), max(high_d, point[1])
+    n, d = np.geomspace(low_n / 2, high_n * 2, 120), np.geomspace(low_d / 2, high_d * 2, 120)
+    loss = np.asarray(found.predict(params=n[:, None], tokens=d[None, :]))
+    lines = axes.contour(n, d, loss.T, levels=12, cmap="viridis", linewidths=1.1)
+    axes.clabel(lines, fontsize=7, fmt="%.2f")
+    best = catalogue.result("beyond-chinchilla.compute_optimal").function
+    budgets = np.geomspace(6 * n[0] * d[0], 6 * n[-1] * d[-1], 60)
+    optimum = [best(c, constants=found.arguments()["constants"]) for c in budgets]
+    for c in budgets[5::10]:
+        axes.plot(n, c / (6 * n), color="#999", linewidth=0.7, linestyle=":")
+    axes.plot([o["params"] for o in optimum], [o["tokens"] for o in optimum], color="#c8553d", linewidth=1.6, label="best size for the compute")
+    if point:
+        axes.plot(*point, "*", color="#c8553d", markersize=14, label="the plan")
+    axes.set(xscale="log", yscale="log", xlabel="params", ylabel="tokens", xlim=(n[0], n[-1]), ylim=(d[0], d[-1]))
+    axes.legend(frameon=False, fontsize=8)
+    return fig
+
+
+def deviation_figure(plan):
+    """Compute for the same loss, and loss at the same compute, against the size of the model."""
+    fig, axes = figure(5.4, 4.0)
+    factors, multiples = np.array(plan.deviating["factor"]), np.array(plan.deviating["compute_for_the_same_loss"])
+    good = np.isfinite(multiples)
+    axes.plot(factors[good], multiples[good], "o-", color="#2457a6")
+    axes.set(
+        xscale="log", xlabel="parameters, as a multiple of the plan's", ylabel="training compute for the same loss (multiple)", ylim=(None, min(3, 1.1 * multiples[good].max()))
+    )
+    axes.set_xticks(factors, [f"{f:g}" for f in factors])
+    axes.minorticks_off()
+    return fig
 
 
 def ladder_figure(ranking):

@@ -133,6 +133,12 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, bootstrap=200, huber_del
     return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
 
 
+def predictions(found, table, rows):
+    """(rows, observed, predicted) of a Fit on rows of a table; rows without an observation are left out."""
+    question = pose(found.law, table, rows, _group(table), to_fit=False)
+    return np.concatenate(question.rows), np.concatenate(question.observed), question.predict(np.array(list(found.parameters.values())))
+
+
 def _cost(laws, table):
     """The column by which runs are cheap or dear: compute, or the one input that all laws share; none for whole curves, which are not split."""
     if "compute" in table.columns:
