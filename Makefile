@@ -37,7 +37,7 @@ ladder: setup
 lock:
 	$(BIN)/python -m pip install --quiet pip-tools
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-		--strip-extras --no-annotate --extra test --extra ladder --extra bench --extra build -o requirements.lock pyproject.toml
+		--strip-extras --no-annotate --extra test --extra ladder --extra build -o requirements.lock pyproject.toml
 
 format: setup
 	$(BIN)/ruff format .
