@@ -80,6 +80,9 @@ def test_example(name):
         published = result.gives if isinstance(result.gives, dict) else {"": result.gives}
         for field, value in published.items():
             found = answer.value[field] if field else answer.value
+            if isinstance(value, str):
+                assert found == value
+                continue
             np.testing.assert_allclose(found, value, rtol=0, atol=0.51 * last_digit(value), err_msg=f"{name} {field}")
 
 

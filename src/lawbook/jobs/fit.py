@@ -12,6 +12,7 @@ from ..fitting.engine import resample
 from ..fitting.least_squares import solve
 from ..fitting.problem import applicable, column_of, inputs, parameters, pose
 
+OUTLYING = 8  # robust standard deviations beyond which a row is flagged
 GROUPS = ("curve", "schedule")  # columns that name whole curves
 
 
@@ -149,6 +150,9 @@ def _cost(laws, table):
 
 def _split(table, test, held, holdout, by):
     everything = np.arange(len(table))
+    if test is None and "split" in table.columns and set(np.unique(table.columns["split"]).tolist()) == {"train", "test"}:
+        train = table.columns["split"] == "train"
+        return everything[train], everything[~train], f"fitted on the {train.sum()} rows that the column split calls train, tested on the {(~train).sum()} it calls test"
     if test is not None:
         return everything, np.arange(len(held)), f"tested on {len(held)} rows of another table"
     if holdout == 0 or by is None:
@@ -176,6 +180,10 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
     if optimum.condition > 1e8:
         notes.append(f"the data hardly tell some parameters apart (condition {optimum.condition:.1e}): trust predictions more than parameters")
     residuals = problem.residuals(optimum.theta)
+    far = np.abs(residuals - np.median(residuals)) > OUTLYING * 1.4826 * np.median(np.abs(residuals - np.median(residuals)))
+    if 0 < far.sum() <= 0.1 * len(far):
+        listed = ", ".join(str(int(row) + 1) for row in np.concatenate(problem.rows)[far][:10])
+        notes.append(f"{far.sum()} of {len(far)} rows lie more than {OUTLYING} robust standard deviations off the law (rows {listed}{', …' if far.sum() > 10 else ''})")
     tested = _test(law, held, test_rows, optimum.theta, table, train_rows) if len(test_rows) else {}
     resamples, intervals, errors = None, {}, optimum.standard_errors
     if bootstrap and can_resample(problem):

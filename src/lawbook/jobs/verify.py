@@ -62,8 +62,18 @@ def _judged(trials, seed, effort, workers):
 
 
 def judge(slug, name, seed, effort):
-    """One trial by name: what a worker does. A trial that breaks or lacks its data is inconclusive, with the reason."""
-    trial = catalogue.paper(slug).trials[name]
+    """One trial by name: what a worker does. A trial that breaks or lacks its data is inconclusive, with the reason.
+
+    Linear algebra gets one thread: more of them slow small matrices down on a busy machine, and change the last digits with their number.
+    """
+    import scipy.linalg  # noqa: F401  its own library of threads must be loaded to be limited
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return _judge(catalogue.paper(slug).trials[name], seed, effort)
+
+
+def _judge(trial, seed, effort):
     try:
         data = datasets.load(trial.data) if trial.data else None
         return run_trial(trial, seed=seed, effort=effort, data=data)
