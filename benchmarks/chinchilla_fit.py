@@ -5,10 +5,10 @@ chinchilla-figure4/runs.csv, 240 of its runs are fitted as well. Usage: python b
 """
 
 import sys
-import time
 from itertools import product
 
 import numpy as np
+from _timing import median_seconds
 from scipy.optimize import minimize  # loaded before threads are limited, so that its own library obeys too
 from threadpoolctl import threadpool_limits
 
@@ -65,18 +65,8 @@ def scipy_bootstrap(runs, start, resamples):
     return {"A": np.exp(found[:, 0]).std(ddof=1), "beta": found[:, 4].std(ddof=1)}
 
 
-def median_seconds(function, *arguments, repeats=3, **options):
-    """Median of the process's own time, so that other work on the machine counts as little as possible; and the last answer."""
-    spent = []
-    for _ in range(repeats):
-        began = time.process_time()
-        answer = function(*arguments, **options)
-        spent.append(time.process_time() - began)
-    return float(np.median(spent)), answer
-
-
 def compare(name, runs, resamples):
-    own, fit = median_seconds(fit_chinchilla, *runs)
+    own, fit = median_seconds(fit_chinchilla, *runs, repeats=3)
     paper, optimum = ([*np.log([law[name] for name in "ABE"]), law["alpha"], law["beta"]] for law in (CONSTANTS["hoffmann_tex"], fit))
     chosen = [PUBLISHED_GRID[i] for i in np.random.default_rng(0).permutation(len(PUBLISHED_GRID))[::SHARE]]
     print(f"\n{name}, {len(runs[0])} runs\n{'':51}{'starts':>7}{'seconds':>10}{'time/ours':>11}{'Huber sum':>14}{'excess over ours':>18}")
@@ -87,13 +77,13 @@ def compare(name, runs, resamples):
         ("BFGS, our grid", OUR_GRID, 1, "BFGS"),
         ("BFGS, from the Chinchilla paper's constants", [paper], 1, "BFGS"),
     ):
-        spent, found = median_seconds(scipy_fit, runs, starts, method)
+        spent, found = median_seconds(scipy_fit, runs, starts, method, repeats=3)
         print(f"{label:51}{len(starts) * times:7}{spent * times:10.3f}{spent * times / own:11.2f}{found.fun:14.6e}{found.fun / fit['huber_sum'] - 1:18.1e}")
-    whole, fit = median_seconds(fit_chinchilla, *runs, bootstrap=resamples)
+    whole, fit = median_seconds(fit_chinchilla, *runs, bootstrap=resamples, repeats=3)
     print(f"{f'{resamples} resamples':58}{'seconds':>10}{'time/ours':>11}{'se of A':>14}{'se of beta':>18}")
     print(f"{'ours, fit and resamples':58}{whole:10.3f}{1.0:11.2f}{fit['se']['A']:14.2f}{fit['se']['beta']:18.6f}")
     for label, start in (("the paper's constants", paper), ("our optimum", optimum)):
-        spent, errors = median_seconds(scipy_bootstrap, runs, start, resamples)
+        spent, errors = median_seconds(scipy_bootstrap, runs, start, resamples, repeats=3)
         print(f"{'BFGS, resamples alone, from ' + label:58}{spent:10.3f}{spent / whole:11.2f}{errors['A']:14.2f}{errors['beta']:18.6f}")
 
 

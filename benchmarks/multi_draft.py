@@ -4,9 +4,9 @@ Usage: python benchmarks/multi_draft.py [laws]
 """
 
 import sys
-import time
 
 import numpy as np
+from _timing import median_seconds
 from scipy.optimize import linprog  # loaded before threads are limited, so that its own library obeys too
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
@@ -15,16 +15,6 @@ from lawbook.chapters.decoding.multi_draft_acceptance import optimal_acceptance
 
 SAMPLINGS = ("with_replacement", "without_replacement", "greedy")
 SMALL, LARGE = (4, 5, 6, 7, 8), (8_000, 32_000, 128_000)
-
-
-def median_seconds(function, *arguments, repeats=5, **options):
-    """Median of the process's own time, so that other work on the machine counts as little as possible; and the last answer."""
-    spent = []
-    for _ in range(repeats):
-        began = time.process_time()
-        answer = function(*arguments, **options)
-        spent.append(time.process_time() - began)
-    return float(np.median(spent)), answer
 
 
 def draft_law(q, k, sampling):

@@ -6,19 +6,12 @@ Importing this module imports numba: papers do so inside their functions.
 import math
 from fractions import Fraction
 
-import numba
 import numpy as np
+
+from .kernels import compiled
 
 SERIES, LARGE_X, LARGE_V = 0, 1, 2  # families of formulas
 LOG_2PI = math.log(2 * math.pi)
-
-
-def compiled(function):
-    """Numba's machine code for `function`, kept on disk between runs where there is a place to write."""
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:
-        return numba.njit(error_model="numpy")(function)
 
 
 def debye_polynomials(terms):

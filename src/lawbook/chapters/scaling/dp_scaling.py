@@ -36,7 +36,7 @@ FORM = choice("sigmoid", "power", doc="how noise acts: through a sigmoid of its 
 @cache
 def log_sums():
     """Compiled: ln sum_k exp(weights[a, k] + lift[k]) for each order a, over k = 2..a."""
-    from lawbook.numerics.bessel import compiled
+    from lawbook.numerics.kernels import compiled
 
     def rows(weights, lift):
         out = np.empty(len(weights))

@@ -81,7 +81,7 @@ def expected_loss(
     return {"loss": float(error / damping) if damping > 0 else math.inf, "delta": delta, "z": float(learned.sum()), "q": float(learned @ learned)}
 
 
-@paper.algorithm(r"\min_\delta E(\delta)", assumes=["A teacher with weights of unit variance."])
+@paper.law(r"\min_\delta E(\delta)", assumes=["A teacher with weights of unit variance."])
 def optimal_ridge(eigenvalues: SPECTRUM, samples: SAMPLES, features: FEATURES, *, noise: NOISE = 0.0) -> record(ridge=nonnegative(), loss=nonnegative(infinite=True)):
     """The ridge with the smallest expected loss, and that loss."""
     from scipy.optimize import minimize_scalar
