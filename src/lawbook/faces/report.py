@@ -1,12 +1,11 @@
 """Self-contained pages: one file with its figures and formulas inside, no script and no request."""
 
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 import jinja2
 import numpy as np
-
-import lawbook
 
 from ..contract import LawbookError, catalogue
 from ..contract.numbers import show_number
@@ -19,7 +18,7 @@ def page(template, path, **content):
     """Render a template into `path`, whole or not at all."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("lawbook.faces"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = show_number
-    text = environment.get_template(template).render(version=lawbook.__version__, **content)
+    text = environment.get_template(template).render(version=metadata.version("lawbook"), **content)
     path = Path(path)
     try:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as out:

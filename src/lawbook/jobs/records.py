@@ -7,8 +7,6 @@ import warnings
 from functools import cache
 from pathlib import Path
 
-import lawbook
-
 from ..contract import Verdict, catalogue
 from ..trials.judge import versions
 from .places import home
@@ -86,7 +84,7 @@ def _code(paths):
 
 def fingerprint(trial):
     """What a verdict depends on besides its seed: the paper's file, the code it stands on, and the versions of the libraries."""
-    package = Path(lawbook.__file__).parent
+    package = Path(catalogue.__file__).parents[1]
     shared = sorted(str(p) for folder in ("trials", "numerics", "contract") for p in (package / folder).glob("*.py"))
     file = str(catalogue.files()[trial.paper.slug][1])
     return _code((file, *shared)) + "-" + hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]
