@@ -37,6 +37,20 @@ def test_chinchilla_form_reaches_the_published_objective(real_data):
         assert best.parameters[f"constants.{name}"] == pytest.approx(value, rel=2e-3)  # the valley is flat
 
 
+def test_the_replication_from_the_shell(shell, real_data):
+    """Five outliers left out: the published constants lie inside the interval of our fit, and ours within the published standard errors."""
+    import json
+
+    status, out, _ = shell(
+        "fit", real_data / "chinchilla-figure4" / "runs.csv", "--law", "beyond-chinchilla.chinchilla_loss", "--holdout", "0", "--drop-highest", "5", "--format", "json"
+    )
+    assert status == 0
+    (found,) = json.loads(out)["fits"]
+    for name, (published, error) in {"alpha": (0.3478, 0.02), "beta": (0.3658, 0.02), "E": (1.8172, 0.03)}.items():
+        low, high = found["intervals"][f"constants.{name}"]
+        assert abs(found["parameters"][f"constants.{name}"] - published) < error and low < published < high
+
+
 def test_the_same_from_the_file_as_it_is(real_data):
     table = read_runs(real_data / "chinchilla-figure4" / "runs.csv")
     assert any("'Model Size' is read as params" in s for s in table.said) and any("tokens are derived" in s for s in table.said)

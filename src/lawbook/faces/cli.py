@@ -323,13 +323,14 @@ lawbook.add_command(
 @click.option("--law", help="Only this law (SLUG.RESULT); all that apply by default.")
 @click.option("--test", "tests", multiple=True, metavar="TABLE", help="Held-out table or curve; may be repeated.")
 @click.option("--holdout", type=float, default=0.2, show_default=True, help="Share of the rows, the dearest by compute, that is held out without --test.")
+@click.option("--drop-highest", type=int, default=0, show_default=True, help="Leave out this many rows with the highest observations.")
 @click.option("--bootstrap", type=int, default=200, show_default=True, help="Resamples for the intervals of parameters.")
 @click.option("--warmup-steps", type=int, help="Warm-up of loss curves whose log starts later.")
 @click.option("--huber-delta", type=float, default=1e-3, show_default=True, help="Threshold of the Huber loss on (log) residuals.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write one self-contained HTML page about the fits.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed, report, form):
+def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, huber_delta, seed, report, form):
     """Fit laws to a table of runs and rank them by held-out error.
 
     One CSV, TSV, Parquet or JSON-lines TABLE of runs, or several loss curves (step, lr, loss). Without a table: lawbook's own ladder of training runs.
@@ -345,7 +346,17 @@ def fit(tables, law, tests, holdout, bootstrap, warmup_steps, huber_delta, seed,
         source = read_curves(tables, warmup_steps=warmup_steps) if _curves(tables) else read_runs(tables[0])
     test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])
     with bar("fitting", None) as progress:
-        ranking = fit_laws(source, law=law, test=test, holdout=holdout, bootstrap=bootstrap, huber_delta=huber_delta, seed=seed, progress=lambda name: progress(None, None, name))
+        ranking = fit_laws(
+            source,
+            law=law,
+            test=test,
+            holdout=holdout,
+            drop_highest=drop_highest,
+            bootstrap=bootstrap,
+            huber_delta=huber_delta,
+            seed=seed,
+            progress=lambda name: progress(None, None, name),
+        )
     if report:
         from .report import write_fit
 

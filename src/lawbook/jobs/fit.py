@@ -94,10 +94,11 @@ class Ranking(Shown):
         return {"fits": [f.to_dict() for f in self.fits], "failed": self.failed, "split": self.split, "said": self.said}
 
 
-def fit(source, /, *, law=None, test=None, holdout=0.2, bootstrap=200, huber_delta=1e-3, seed=0, progress=None):
+def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstrap=200, huber_delta=1e-3, seed=0, progress=None):
     """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on held-out rows.
 
     Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows: by compute, or by the only input where laws have just one.
+    `drop_highest` leaves out the rows with the highest observations, as outliers of runs that had hardly begun.
     Closed forms of columns get their standard errors and intervals from `bootstrap` resamples of the rows; laws of whole curves, and all laws at bootstrap=0, get
     asymptotic standard errors, which are too small where residuals are skewed or far beyond huber_delta.
     Raises LawbookError where no law applies or the table cannot be read.
@@ -115,6 +116,8 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, bootstrap=200, huber_del
     if not laws:
         wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
         raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
+    if drop_highest:
+        table = _without_highest(table, laws, drop_highest)
     held = read_runs(test) if test is not None else table
     by = _cost(laws, table)
     train_rows, test_rows, split = _split(table, test, held, holdout, by)
@@ -132,6 +135,16 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, bootstrap=200, huber_del
         raise LawbookError("No law could be fitted: " + " ".join(failed.values()))
     fits.sort(key=lambda f: f.test.get("relative_error", f.rms))
     return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
+
+
+def _without_highest(table, laws, count):
+    columns = {law.observes for law in laws}
+    if len(columns) > 1 or count != int(count) or not 0 < count < len(table):
+        raise LawbookError(f"drop_highest must be a whole number below the {len(table)} rows, for laws of one column ({', '.join(sorted(columns))}); it was {count}.")
+    (column,) = columns
+    kept = np.sort(np.argsort(table.numbers(column), kind="stable")[: len(table) - int(count)])
+    said = f"the {count} rows with the highest {column} are left out"
+    return RunsTable({name: values[kept] for name, values in table.columns.items()}, [*table.said, said])
 
 
 def predictions(found, table, rows):
