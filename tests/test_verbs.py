@@ -108,6 +108,15 @@ def test_standard_errors_are_the_spread_of_refits():
     assert 0.4 < spread / claimed < 2.5
 
 
+@pytest.mark.parametrize("column", ["N", "D"])
+def test_fit_says_when_the_data_do_not_determine_the_parameters(column):
+    table = runs(30)
+    table[column] = np.full(30, 1e8)
+    best = lawbook.fit(table, law="beyond-chinchilla.chinchilla_loss", holdout=0).best
+    assert any("do not determine" in note for note in best.notes)
+    assert not best.intervals and all(np.isnan(e) for e in best.standard_errors.values())
+
+
 def test_fit_says_when_no_law_beats_the_baseline():
     table = runs(60)
     table["loss"] = 5 * (6 * table["N"] * table["D"]) ** -0.05 * np.exp(0.05 * np.random.default_rng(1).normal(size=60))

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import math
 import os
 import sys
 import warnings
@@ -372,7 +373,8 @@ def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, hube
         click.echo(f"\n{found.law.id}   rms residual {found.rms:.3g}   {'converged' if found.converged else 'NOT converged'}, {found.agreed}")
         for name, value in found.parameters.items():
             interval = "   90 %: {:.4g} to {:.4g}".format(*found.intervals[name]) if name in found.intervals else ""
-            click.echo(f"  {name:<20} {value:.6g} ± {found.standard_errors[name]:.2g}{interval}")
+            error = found.standard_errors[name]
+            click.echo(f"  {name:<20} {value:.6g} {'(not determined)' if math.isnan(error) else f'± {error:.2g}'}{interval}")
         if found.test:
             t = found.test
             worse = "" if t["relative_error"] < t["baseline_error"] else "   NO BETTER THAN THE BASELINE"

@@ -12,6 +12,7 @@ from ..fitting.engine import resample
 from ..fitting.least_squares import solve
 from ..fitting.problem import applicable, column_of, inputs, parameters, pose
 
+UNDETERMINED = 1e14  # condition of the information matrix beyond which nothing tells some parameters apart
 OUTLYING = 8  # robust standard deviations beyond which a row is flagged
 GROUPS = ("curve", "schedule")  # columns that name whole curves
 
@@ -190,7 +191,10 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
     notes = []
     if not optimum.converged:
         notes.append("the solver stopped before it converged")
-    if optimum.condition > 1e8:
+    undetermined = optimum.condition > UNDETERMINED
+    if undetermined:
+        notes.append("these data do not determine the parameters: another set fits as well, so no errors are given (a column that hardly varies, or too few different rows)")
+    elif optimum.condition > 1e8:
         notes.append(f"the data hardly tell some parameters apart (condition {optimum.condition:.1e}): trust predictions more than parameters")
     residuals = problem.residuals(optimum.theta)
     far = np.abs(residuals - np.median(residuals)) > OUTLYING * 1.4826 * np.median(np.abs(residuals - np.median(residuals)))
@@ -199,7 +203,9 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
         notes.append(f"{far.sum()} of {len(far)} rows lie more than {OUTLYING} robust standard deviations off the law (rows {listed}{', …' if far.sum() > 10 else ''})")
     tested = _test(law, held, test_rows, optimum.theta, table, train_rows) if len(test_rows) else {}
     resamples, intervals, errors = None, {}, optimum.standard_errors
-    if bootstrap and can_resample(problem):
+    if undetermined:
+        errors = np.full(len(names), np.nan)
+    elif bootstrap and can_resample(problem):
         resamples = resample(problem, optimum.theta, delta=huber_delta, resamples=bootstrap, seed=seed)
         intervals = dict(zip(names, np.quantile(resamples, [0.05, 0.95], axis=0).T.tolist(), strict=True))
         errors = np.diff(np.quantile(resamples, [0.1587, 0.8413], axis=0), axis=0)[0] / 2  # half the central 68 %: tails don't weigh
