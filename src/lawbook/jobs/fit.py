@@ -116,7 +116,10 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstra
         raise LawbookError(f"{laws[0].id} has nothing to fit: it names no column that it predicts, or no free parameters.")
     if not laws:
         wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
-        raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
+        raise LawbookError(
+            f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}. "
+            "sld-bench.rank_laws ranks general forms on any columns."
+        )
     if drop_highest:
         table = _without_highest(table, laws, drop_highest)
     held = read_runs(test) if test is not None else table
