@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lawbook.contract import DomainError
+from lawbook.contract import DomainError, either, listing, real, record, table, vector
 from lawbook.contract.encoding import decode_number, dumps, encode
 from lawbook.contract.numbers import parse_number, show_number
 
@@ -44,6 +44,13 @@ def test_whole_numbers_stay_exact():
 def test_wrong_suffixes_are_named(text, unit):
     with pytest.raises(DomainError, match=r"^size "):
         parse_number(text, "size", unit)
+
+
+@pytest.mark.parametrize("quantity", [listing(real()), vector("n"), record(a=real()), table(a=real()), either(listing(real()), vector("n"))])
+def test_json_that_breaks_off_is_refused_in_a_sentence(quantity):
+    for broken in ("[1", '{"a": ', '["x", '):
+        with pytest.raises(DomainError, match="must be"):
+            quantity.read(broken, "value")
 
 
 def test_one_rule_for_values_without_a_number():

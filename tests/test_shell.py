@@ -96,6 +96,8 @@ BAD = {
     "picture nowhere": ((*RUN, "--base", "1e4:1e5", "--plot", "/no/such/folder/x.svg"), "cannot be written"),
     "wrong choice": (("run", "rope-base-region.base_lower", "--head-dim", "128", "--context-length", "9", "--kind", "best"), "one of wrap, nyquist, dc, depth"),
     "no file of arguments": (("run", "rope-base-region.slowest_phase", "--args", "/no/such.json"), "cannot be read"),
+    "a seed below 0": (("verify", "rope-base-region", "--seed", "-1"), "seed must be a whole number from 0"),
+    "a number beyond floats": (("run", "rope-base-region.slowest_phase", "--base", "1" + "0" * 400, "--head-dim", "64", "--context-length", "9"), "base must be a number above 1"),
     "no verb": (("fly",), "No such command"),
     "nothing to verify": (("verify",), "Say what to verify"),
     "unknown trial": (("verify", "rope-base-region.nothing"), "There is no trial or result"),

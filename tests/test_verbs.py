@@ -206,6 +206,24 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_intervals_of_a_law_that_may_be_negative_use_the_scale_of_its_residuals():
+    entropies = np.linspace(0.2, 1.2, 60)
+    rewards = (0.9 - 0.2 * np.exp(entropies)) * np.exp(0.05 * np.random.default_rng(0).normal(size=60))
+    best = lawbook.fit({"entropy": entropies, "reward": rewards}, law="entropy-mechanism.entropy_reward", holdout=0, huber_delta=1.0).best
+    low, high = best.interval(entropies=entropies)
+    assert best.log and 0.8 < np.mean((low <= rewards) & (rewards <= high)) <= 1
+    np.testing.assert_allclose(np.log(high / low), 2 * 1.645 * 0.05, rtol=0.5)  # the same share of the value everywhere
+
+
+def test_rows_are_named_as_the_table_numbers_them():
+    table = runs(20)
+    table["loss"][0], table["N"][7] = np.nan, -1.0
+    with pytest.raises(LawbookError, match=r"params \(row 8\)"):
+        lawbook.fit(table, law="beyond-chinchilla.chinchilla_loss", holdout=0)
+    with pytest.raises(LawbookError, match="no row with a loss"):
+        lawbook.fit(runs(20), law="beyond-chinchilla.chinchilla_loss", test={**runs(5), "loss": np.full(5, np.nan)})
+
+
 def test_intervals_of_predictions_cover_new_runs():
     ranking = lawbook.fit(runs(60, 0.02, 5), law="beyond-chinchilla.chinchilla_loss", holdout=0, huber_delta=0.1)
     best = ranking.best

@@ -70,11 +70,15 @@ def read_curves(sources, *, warmup_steps=None):
     Logs that skip steps get their schedule back: straight lines between logged learning rates, a jump held until it is logged, and before the first logged
     step a linear warm-up from 0 (over `warmup_steps`, or up to that step). `said` tells so.
     """
+    if warmup_steps is not None and warmup_steps < 0:
+        raise LawbookError(f"warmup_steps must be a whole number of at least 0; it was {warmup_steps}.")
     parts, said = [], []
     for source in sources:
         table = read_runs(source)
         name = Path(source).stem if isinstance(source, str | Path) else f"curve {len(parts) + 1}"
         steps, rates, losses = (table.numbers(column) for column in ("step", "learning_rate", "loss"))
+        if not (np.isfinite(steps).all() and np.isfinite(rates).all()):
+            raise LawbookError(f"Every row of {name} must have a step and a learning_rate.")
         order = np.argsort(steps, kind="stable")
         steps, rates, losses = steps[order].astype(int), rates[order], losses[order]
         if len(np.unique(steps)) < len(steps) or steps[0] < 0:

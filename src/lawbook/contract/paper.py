@@ -15,7 +15,6 @@ The decorators hand back the function itself: called directly it computes and no
 """
 
 import inspect
-import re
 from dataclasses import dataclass, field
 from functools import partialmethod
 from textwrap import dedent
@@ -301,8 +300,3 @@ def _full_docstring(result):
     ]
     lines += ["", f"Source: {result.paper.title}, arXiv {result.paper.arxiv} ({SOURCES[result.paper.source]})."]
     return "\n".join(lines)
-
-
-def plain_name(text):
-    """`text` as an identifier, for names made from sentences."""
-    return re.sub(r"\W+", "_", text.lower()).strip("_")

@@ -10,6 +10,7 @@ Papers write these as annotations, in the notation of mathematics:
 import json
 import math
 import re
+import sys
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,6 +97,8 @@ class Number(Quantity):
                 raise self.refuse(value, name)
             value = np.asarray(value).item()
             return self._read(value, name)
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise DomainError(f"{name} must be {self.allowed()}; it was a whole number of {value.bit_length()} bits.")
         if self.type is COMPLEX:
             return complex(value)
         if isinstance(value, complex | np.complexfloating):
@@ -396,7 +399,7 @@ class Listing(Quantity):
 
     def _read(self, value, name):
         if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+            value = _json(value, name, self) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
         if isinstance(value, np.ndarray) or hasattr(value, "to_list"):
             value = value.tolist() if isinstance(value, np.ndarray) else value.to_list()
         if not isinstance(value, list | tuple) or len(value) < self.least:
@@ -424,7 +427,7 @@ class Table(Quantity):
 
     def _read(self, value, name):
         if isinstance(value, str):
-            value = json.loads(value)
+            value = _json(value, name, self)
         if isinstance(value, list) and all(isinstance(row, dict) for row in value):
             value = {key: [row.get(key) for row in value] for key in self.columns}
         elif hasattr(value, "columns") and not isinstance(value, dict):
@@ -492,7 +495,7 @@ class Either(Quantity):
         for option in self.options:
             try:
                 return option.read(value, name)
-            except (DomainError, json.JSONDecodeError) as error:
+            except DomainError as error:
                 errors.append(error)
         # the reader that came closest speaks: the one whose kind of value it was
         listlike = isinstance(value, list | tuple | np.ndarray)
@@ -555,13 +558,17 @@ def fit_sizes(value, quantity, name, sizes):
     return value
 
 
+def _json(text, name, quantity):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DomainError(f"{name} must be {quantity.allowed()}; its JSON breaks off or is wrong at character {error.pos}.") from None
+
+
 def _listed(text, name, quantity):
     """A vector "1,2,3", a matrix "1,2;3,4", or JSON."""
     if text.lstrip().startswith("["):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DomainError(f"{name} must be {quantity.allowed()}; its JSON breaks off or is wrong at character {error.pos}.") from None
+        return _json(text, name, quantity)
     rows = [[part for part in row.replace("\n", ",").split(",") if part.strip()] for row in text.split(";")]
     return rows if len(quantity.shape) == 2 else rows[0] if len(rows) == 1 else rows
 
@@ -580,10 +587,7 @@ def _numbers(value, name, of):
 def _pairs(text, name, quantity):
     """A record as JSON or as key=value,key=value."""
     if text.lstrip().startswith("{"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DomainError(f"{name} must be {quantity.allowed()}; its JSON breaks off or is wrong at character {error.pos}.") from None
+        return _json(text, name, quantity)
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(sign for _, sign, _ in pairs):
         raise DomainError(f"{name} must be {quantity.allowed()}, written key=value,key=value or as JSON; it was {text!r}.")

@@ -4,7 +4,7 @@ Every closed-form law whose inputs are columns is fitted here; the objective is 
 """
 
 import os
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -47,7 +47,6 @@ class Coordinates:
         self.low, self.high = np.where(np.isfinite(low), low, 0.0), np.where(np.isfinite(high), high, 1.0)
         self.two_sided = np.isfinite(low) & np.isfinite(high)
         self.from_below = ~self.two_sided & (np.isfinite(low) | log)
-        self.ends = np.array([p.quantity.bounds() for p in parameters], float)
 
     def theta(self, z, xp=np):
         """Parameters of points z[..., p]."""
@@ -62,17 +61,6 @@ class Coordinates:
         logit = np.log(share / (1 - share))
         log = np.log(np.maximum(theta - self.low, 1e-300))
         return np.where(self.two_sided, logit, np.where(self.from_below, log, theta))
-
-    def slopes(self, z):
-        """d theta / d z, for errors in the parameters' own units."""
-        theta = self.theta(z)
-        share = (theta - self.low) / np.where(self.two_sided, self.high - self.low, 1.0)
-        return np.where(self.two_sided, (self.high - self.low) * share * (1 - share), np.where(self.from_below, theta - self.low, 1.0))
-
-    def random(self, rng, count):
-        """Points spread over the typical ranges."""
-        z = self.z(np.stack([self.ends[:, 0], self.ends[:, 1]]))
-        return z[0] + rng.uniform(size=(count, len(self.low))) * (z[1] - z[0])
 
 
 class Engine:
@@ -107,24 +95,12 @@ class Engine:
         return (jnp.log(predicted) if self.problem.log else predicted) - self.target
 
     @cached_property
-    def _value(self):
-        def value(z, weights):
-            import jax.numpy as jnp
-
-            r = jnp.abs(self._residuals(z))
-            loss = jnp.where(r <= self.delta, 0.5 * r**2, self.delta * (r - 0.5 * self.delta)) if np.isfinite(self.delta) else 0.5 * r**2
-            return jnp.sum(weights * loss)
-
-        return self._jax.jit(self._jax.vmap(value))
-
-    @cached_property
     def _derivatives(self):
         import jax
         import jax.numpy as jnp
 
         def derivatives(z, weights):
-            r, push = self._residuals(z), partial(jax.jacfwd, self._residuals)
-            jacobian = push()(z)
+            r, jacobian = self._residuals(z), jax.jacfwd(self._residuals)(z)
             size = jnp.abs(r)
             slope = weights * jnp.clip(r, -self.delta, self.delta)
             loss = jnp.where(size <= self.delta, 0.5 * r**2, self.delta * (size - 0.5 * self.delta)) if np.isfinite(self.delta) else 0.5 * r**2
@@ -145,9 +121,7 @@ class Engine:
                 z, w = points[i : i + size], weights[i : i + size]
                 short = size - len(z)
                 z, w = np.pad(z, ((0, short), (0, 0)), mode="edge"), np.pad(w, ((0, short), (0, 0)), mode="edge")
-                out = function(z, w)
-                out = out if isinstance(out, tuple) else (out,)
-                parts.append([np.asarray(part)[: size - short] for part in out])
+                parts.append([np.asarray(part)[: size - short] for part in function(z, w)])
         joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
         bad = ~np.all([np.isfinite(part.reshape(len(part), -1)).all(1) for part in joined], axis=0)
         joined[0] = np.where(bad, np.inf, joined[0])
@@ -157,18 +131,9 @@ class Engine:
             part[bad] = np.eye(part.shape[-1])
         return joined
 
-    def values(self, points, weights=None):
-        """Objectives at points[b, p]; weights[b, n] or ones."""
-        return self._batched(self._value, points, self._weights(weights, len(points)))[0]
-
-    def minima(self, points, weights=None, rounds=400):
+    def minima(self, points, weights, rounds=400):
         """(points, objectives) reached from each row of `points`, each with its own row of `weights`."""
-        weights = self._weights(weights, len(points))
         return damped_newton(lambda z, rows: self._batched(self._derivatives, z, weights[rows]), points, rounds=rounds, at_once=4096)
-
-    def _weights(self, weights, count):
-        rows = len(self.target)
-        return np.broadcast_to(np.ones(rows) if weights is None else weights, (count, rows))
 
 
 def _keep_compiled(jax):

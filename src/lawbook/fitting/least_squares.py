@@ -113,7 +113,7 @@ def _standard_errors(problem, space, z, delta):
     curved = 1.0
     if np.isfinite(delta) and np.ptp(residuals) > 0:
         within = np.sum(np.abs(residuals) <= delta) - len(z)  # as many residuals as parameters are near 0 by fitting, not by chance
-        curved = min(1.0, max(float(within) / max(len(residuals) - len(z), 1), 2 * delta * float(gaussian_kde(residuals)(0.0)[0])))
+        curved = min(1.0, max(1 / len(residuals), float(within) / max(len(residuals) - len(z), 1), 2 * delta * float(gaussian_kde(residuals)(0.0)[0])))
     score = np.clip(residuals, -delta, delta)
     bread = jacobian.T @ jacobian * curved
     scale = np.sqrt(np.maximum(np.diag(bread), 1e-300))

@@ -120,7 +120,7 @@ def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
         call = {}
         for name, column in data.items():
             if _pointwise(law, name):
-                call[name] = law.arguments[name].read(column[members], name) if isinstance(law.arguments[name], Array) else _checked(law.arguments[name], column[members], name)
+                call[name] = law.arguments[name].read(column[members], name) if isinstance(law.arguments[name], Array) else _checked(law.arguments[name], column, members, name)
             else:  # the whole curve, rows without an observation included
                 whole = members if group is None else np.flatnonzero(columns[group] == columns[group][members[0]])
                 call[name] = law.arguments[name].read(column[whole], name)
@@ -129,10 +129,12 @@ def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
     found = parameters(law)
     if to_fit and sum(map(len, values)) <= len(found):
         raise LawbookError(f"{law.id} has {len(found)} parameters; {sum(map(len, values))} rows with {law.observes} are too few to fit them.")
+    if not sum(map(len, values)):
+        raise LawbookError(f"There is no row with a {law.observes} to hold {law.id} against.")
     return Problem(law, found, calls, groups, values, bool(np.all(np.concatenate(values) > 0)))
 
 
-def _checked(quantity, column, name):
-    for row, value in enumerate(column):
-        quantity.read(float(value), f"{name} (row {row + 1})")
-    return column
+def _checked(quantity, column, rows, name):
+    for row in rows:
+        quantity.read(float(column[row]), f"{name} (row {row + 1})")
+    return column[rows]

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..artifacts.tables import RunsTable, read_runs
 from ..contract import LawbookError, Result, Shown, catalogue
+from ..contract import seed as seed_quantity
 from ..fitting.engine import fits as can_resample
 from ..fitting.engine import resample
 from ..fitting.least_squares import solve
@@ -35,6 +36,7 @@ class Fit:
     intervals: dict[str, list[float]] = field(default_factory=dict)  # central 90 % of the resampled parameters; empty without a bootstrap
     resamples: Any = field(default=None, repr=False)  # theta[b, p]
     residuals: Any = field(default=None, repr=False)
+    log: bool = False  # residuals are log ratios
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the inputs of the fitted rows
 
     def predict(self, **given):
@@ -62,13 +64,9 @@ class Fit:
             center = self.law.function(**inputs_, **self.arguments(self.resamples))
         scaled = self.residuals * np.sqrt(len(self.residuals) / max(len(self.residuals) - len(self.parameters), 1))
         noise = -np.random.default_rng(0).choice(scaled, len(self.resamples))  # residuals are prediction less observation
-        values = center * np.exp(noise) if self.law_is_positive else center + noise
+        values = center * np.exp(noise) if self.log else center + noise
         low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
         return low, high
-
-    @property
-    def law_is_positive(self):
-        return getattr(self.law.returns, "low", -np.inf) >= 0 or getattr(getattr(self.law.returns, "of", None), "low", -np.inf) >= 0
 
     def to_dict(self):
         return {**{k: v for k, v in self.__dict__.items() if k not in ("law", "resamples", "residuals")}, "law": self.law.id}
@@ -107,6 +105,7 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstra
     table = read_runs(source)
     if bootstrap < 0 or bootstrap != int(bootstrap):
         raise LawbookError(f"bootstrap must be a whole number of resamples of at least 0; it was {bootstrap}.")
+    seed = seed_quantity().read(seed, "seed")
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
     laws = [catalogue.result(law)] if law else [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and applicable(r, table.columns)]
@@ -137,7 +136,7 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstra
             progress(candidate.id)
     if not fits:
         raise LawbookError("No law could be fitted: " + " ".join(failed.values()))
-    fits.sort(key=lambda f: f.test.get("relative_error", f.rms))
+    fits.sort(key=lambda f: np.nan_to_num(f.test.get("relative_error", f.rms), nan=np.inf))
     return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
 
 
@@ -227,6 +226,7 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
         intervals=intervals,
         resamples=resamples,
         residuals=residuals,
+        log=problem.log,
         ranges={name: (float(v.min()), float(v.max())) for call in problem.calls for name, v in call.items() if len(problem.calls) == 1},
     )
 

@@ -59,6 +59,7 @@ def plan(
 
     `source` is a Fit or Ranking of the Chinchilla law, a table to fit it to, or the name of published constants. With `inference_tokens` the budget pays for serving
     them too (2 FLOP per parameter and token), and a target loss is reached at the least total cost. `max_params` and `max_tokens` bound the answer.
+    `utilization` is the share of the device's bf16 peak that training reaches; .4 is an assumption, measure yours.
     """
     given = {
         name: _number(name, v, unit)
@@ -87,6 +88,8 @@ def plan(
         n, d = optimum(law)
     except DomainError as error:
         raise LawbookError(f"No plan: {error}") from None
+    if min(n, d) < 1:
+        raise LawbookError(f"No plan: the budget buys {n:.3g} params and {d:.3g} tokens, less than one.")
     spread = [_quantities(*pair, served, constants, learning_rate) for constants in resamples if (pair := _or_none(optimum, constants))]
     quantities = _quantities(n, d, served, law, learning_rate)
     for name, entry in quantities.items():
@@ -108,7 +111,7 @@ def _flops(kind, amount, price, devices, device, utilization):
     if kind == "compute":
         return amount
     peak = device_facts(device).peak_flops
-    if not 0 < utilization <= 1:
+    if _number("utilization", utilization) > 1:
         raise DomainError(f"utilization must be a number above 0 and at most 1; it was {utilization}.")
     if kind == "money":
         if price is None:

@@ -2,6 +2,7 @@
 
 from ..artifacts import datasets
 from ..contract import UnknownName, catalogue
+from ..contract import seed as seed_quantity
 from ..trials.judge import run_trial, undecided
 from .records import Records
 
@@ -29,6 +30,7 @@ def verify(*names, seed=0, effort="quick", workers=1, resume=None, records=None,
     """
     if effort not in ("quick", "full"):
         raise UnknownName("effort", effort, ["quick", "full"])
+    seed = seed_quantity().read(seed, "seed")
     trials = trials_of(names)
     records = records or Records()
     resume = not names if resume is None else resume

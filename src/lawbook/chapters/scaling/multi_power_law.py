@@ -482,11 +482,13 @@ def other_schedules(draw, claim, data):
     return Forecast(1.0, *([ratios(law, train, test) for train, test in splits] for law in (claim, momentum_law)))
 
 
-@paper.trial(Prediction("a gain in proportion to the fall of the rate, fitted on the same curves", metric="mae"), **FORECAST, quick=6, full=40, data="ladder-curves")
+@paper.trial(Prediction("a gain in proportion to the fall of the rate, fitted on the same curves", metric="mae"), **FORECAST, quick=1, full=1, data="ladder-curves")
 def own_curves(draw, claim, data):
-    """Fitted on any three of the six curves trained for this book, drawn anew each time, the law forecasts the other three, by ratios of forecast to truth."""
-    order = [evenly(data[name], 200) for name in draw.rng.permutation(sorted(data))]
-    return Forecast(1.0, ratios(claim, order[:3], order[3:]), ratios(proportional_gain, order[:3], order[3:]))
+    """Each of the six curves trained for this book is forecast from the five others, better than by a gain in proportion to the fall of the rate. With the momentum law,
+    a stronger rival, it is level there (level_on_our_own_curves); six curves of one run each allow no interval, so this is one comparison."""
+    curves = [evenly(data[name], 200) for name in sorted(data)]
+    splits = [([other for other in curves if other is not curve], [curve]) for curve in curves]
+    return Forecast(1.0, *(np.concatenate([np.concatenate(ratios(law, train, test)) for train, test in splits]) for law in (claim, proportional_gain)))
 
 
 FINAL = {"25M": (3.20720, 3.15801, 3.15712), "100M": (2.85977, 2.80467, 2.80358), "400M": (2.60164, 2.54400, 2.54352)}
