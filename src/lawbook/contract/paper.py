@@ -15,11 +15,13 @@ The decorators hand back the function itself: called directly it computes and no
 """
 
 import inspect
+import sys
 from dataclasses import dataclass, field
 from functools import partialmethod
 from textwrap import dedent
-from typing import Any
+from typing import Any, ClassVar
 
+from . import catalogue
 from .errors import DomainError, UnknownName
 from .quantity import Array, CannotDraw, Either, Function, Number, Quantity, Record, Table, fit_sizes, optional
 from .shown import Shown
@@ -34,10 +36,33 @@ SOURCES = {
 }
 
 
+class Part:
+    """What is pickled by its name where the book has it, so that a worker takes its own, and whole where not (a paper outside the book, a changed copy)."""
+
+    paper: Any
+    name: str
+    shelf: ClassVar[str]
+
+    def __reduce_ex__(self, protocol):
+        if getattr(self.paper, self.shelf).get(self.name) is self and _in_book(self.paper):
+            return _from_book, (self.paper.slug, self.shelf, self.name)
+        return super().__reduce_ex__(protocol)
+
+
+def _in_book(paper):
+    module, _ = catalogue.files().get(paper.slug, (None, None))
+    return module == paper.module and getattr(sys.modules.get(module), "paper", None) is paper
+
+
+def _from_book(slug, shelf, name):
+    return getattr(catalogue.paper(slug), shelf)[name]
+
+
 @dataclass(frozen=True)
-class Result(Shown):
+class Result(Part, Shown):
     """One callable of a paper with everything that is known about it."""
 
+    shelf = "results"
     paper: "Paper"
     name: str
     kind: str
@@ -52,6 +77,9 @@ class Result(Shown):
     observes: str | None = None  # the column of a table that a law predicts
     gives: Any = None  # the value of the example, where it is published or known
     sample: Any = None  # rng -> arguments, where independent draws of the quantities would miss the domain
+    published: dict[str, dict] = field(default_factory=dict)  # name -> fitted arguments of a law as others published them, held against a fit
+    derived: dict[str, Any] = field(default_factory=dict)  # what follows from fitted arguments: name -> function of them that broadcasts
+    fitter: Any = None  # (calls, observed, huber_delta=, seed=) -> fitted arguments, for a law that fits itself better than the general solvers do
 
     @property
     def id(self):
@@ -134,9 +162,10 @@ class Result(Shown):
 
 
 @dataclass(frozen=True)
-class Trial:
+class Trial(Part):
     """How a claim is put to the test: a form, the function that makes its evidence, the claim, and variants of it that must be rejected."""
 
+    shelf = "trials"
     paper: "Paper"
     name: str
     form: Any
@@ -158,9 +187,10 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Part):
     """Where a claim, a constant or the usual reading turned out wrong, loose or incomplete; `function` reproduces it as a record of numbers with `holds`."""
 
+    shelf = "findings"
     paper: "Paper"
     name: str
     sentence: str
@@ -183,6 +213,9 @@ class Paper(Shown):
     results: dict[str, Result] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)
     findings: dict[str, Finding] = field(default_factory=dict)
+
+    def __reduce_ex__(self, protocol):
+        return (catalogue.paper, (self.slug,)) if _in_book(self) else super().__reduce_ex__(protocol)
 
     def __post_init__(self):
         assert self.source in SOURCES, f"{self.module}: the source of formulas is one of {', '.join(SOURCES)}, not {self.source!r}"

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..contract import LawbookError, Result
 from ..contract.quantity import Array, Either, Number, Record
+from ..numerics.robust import huber
 
 SYNONYMS = {"learning_rates": "learning_rate", "steps": "step", "entropies": "entropy", "samples": "samples", "dim": "dim"}
 
@@ -52,27 +53,64 @@ def applicable(law: Result, columns):
     return law.observes in columns and bool(parameters(law)) and all(column_of(name, columns) for name in inputs(law))
 
 
+@dataclass(frozen=True)
+class Loss:
+    """Huber's loss of residuals, a parabola up to `delta` (infinite: squares) and a straight line beyond. A `quantile` other than a half weighs what lies above the law against
+    what lies below it: at .1 the law runs along the lower edge of the observations."""
+
+    delta: float = 1e-3
+    quantile: float = 0.5
+
+    def __post_init__(self):
+        if not self.delta > 0:
+            raise LawbookError(f"huber_delta must be a number above 0; it was {self.delta}.")
+        if not 0 < self.quantile < 1:
+            raise LawbookError(f"quantile must be a number between 0 and 1; it was {self.quantile}.")
+
+    def squares(self):
+        return replace(self, delta=np.inf)
+
+    def numbers(self):
+        return self.delta, self.quantile
+
+    def sides(self, residuals):
+        """The weight of each residual by the side on which it lies."""
+        return np.where(residuals < 0, 2 * self.quantile, 2 * (1 - self.quantile))
+
+    def of(self, residuals):
+        return self.sides(residuals) * huber(residuals, self.delta)
+
+    def slope(self, residuals):
+        return self.sides(residuals) * np.clip(residuals, -self.delta, self.delta)
+
+
+def by_argument(names, values):
+    """Values of parameters as keyword arguments of their law: "constants.alpha" goes into the record `constants`."""
+    given: dict = {}
+    for name, value in zip(names, values, strict=True):
+        argument, _, key = name.partition(".")
+        if key:
+            given.setdefault(argument, {})[key] = value
+        else:
+            given[argument] = value
+    return given
+
+
 @dataclass
 class Problem:
-    """Observed values and how to predict them; `groups` are the calls of the law (one for point-wise laws, one a curve for laws of whole curves)."""
+    """Observed values and how to predict them: one call of the law for point-wise laws, one a curve for laws of whole curves."""
 
     law: Result
     parameters: list[Parameter]
     calls: list[dict]  # the inputs of each call
     rows: list[np.ndarray]  # rows of the table that each call predicts
     observed: list[np.ndarray]
+    weights: np.ndarray  # of all observations, in the order of the calls
     log: bool  # residuals are log ratios, as fits a positive quantity over orders of magnitude
 
     def arguments(self, theta):
         """theta as keyword arguments of the law."""
-        given: dict = {}
-        for parameter, value in zip(self.parameters, theta, strict=True):
-            name, _, key = parameter.name.partition(".")
-            if key:
-                given.setdefault(name, {})[key] = float(value)
-            else:
-                given[name] = float(value)
-        return given
+        return by_argument([p.name for p in self.parameters], map(float, theta))
 
     def predict(self, theta):
         given = self.arguments(theta)
@@ -85,14 +123,30 @@ class Problem:
             off = np.log(predicted) - np.log(observed) if self.log else predicted - observed
         return np.where(np.isfinite(off), np.clip(off, -1e6, 1e6), 1e6)
 
+    def objective(self, theta, loss):
+        return float(self.weights @ loss.of(self.residuals(theta)))
+
     def thinned(self, most):
-        """The same problem on at most `most` rows a call, for a first look at many starts."""
+        """The same problem on at most `most` rows a call, for a first look at many starts: any rows of a table, evenly spread ones of a curve."""
         if all(len(o) <= most for o in self.observed):
             return self
-        picks = [np.unique(np.linspace(0, len(o) - 1, most).astype(int)) for o in self.observed]
         inner = [_pointwise(self.law, name) for name in self.calls[0]]
+
+        def chosen(rows):
+            if all(inner) and len(self.calls) == 1:
+                return np.sort(np.random.default_rng(0).choice(rows, min(most, rows), replace=False))
+            return np.unique(np.linspace(0, rows - 1, most).astype(int))
+
+        picks = [chosen(len(o)) for o in self.observed]
         calls = [{name: (np.asarray(v)[pick] if moves else v) for (name, v), moves in zip(call.items(), inner, strict=True)} for call, pick in zip(self.calls, picks, strict=True)]
-        return replace(self, calls=calls, rows=[r[p] for r, p in zip(self.rows, picks, strict=True)], observed=[o[p] for o, p in zip(self.observed, picks, strict=True)])
+        weights = np.split(self.weights, np.cumsum([len(o) for o in self.observed])[:-1])
+        return replace(
+            self,
+            calls=calls,
+            rows=[r[p] for r, p in zip(self.rows, picks, strict=True)],
+            observed=[o[p] for o, p in zip(self.observed, picks, strict=True)],
+            weights=np.concatenate([w[p] for w, p in zip(weights, picks, strict=True)]),
+        )
 
 
 def _pointwise(law, name):
@@ -131,10 +185,26 @@ def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
         raise LawbookError(f"{law.id} has {len(found)} parameters; {sum(map(len, values))} rows with {law.observes} are too few to fit them.")
     if not sum(map(len, values)):
         raise LawbookError(f"There is no row with a {law.observes} to hold {law.id} against.")
-    return Problem(law, found, calls, groups, values, bool(np.all(np.concatenate(values) > 0)))
+    weights = _weights(table, np.concatenate(groups))
+    return Problem(law, found, calls, groups, values, weights, bool(np.all(np.concatenate(values) > 0)))
 
 
 def _checked(quantity, column, rows, name):
-    for row in rows:
+    """The rows of a column; DomainError names the first row outside the quantity's domain."""
+    values = column[rows]
+    wrong = ~(np.isfinite(values) & quantity._inside(values))
+    if quantity.type is int:
+        wrong |= values != np.round(values)
+    for row in rows[wrong]:
         quantity.read(float(column[row]), f"{name} (row {row + 1})")
-    return column[rows]
+    return values
+
+
+def _weights(table, rows):
+    """The column `weight`, scaled to a mean of 1; ones without it."""
+    if "weight" not in table.columns:
+        return np.ones(len(rows))
+    weights = table.numbers("weight")[rows]
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise LawbookError("Column weight must hold numbers of at least 0, not all 0.")
+    return weights / weights.mean()

@@ -1,5 +1,6 @@
 """Fit the laws of the book to a table and rank them by what they predict for runs they have not seen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,14 +9,16 @@ import numpy as np
 from ..artifacts.tables import RunsTable, read_runs
 from ..contract import LawbookError, Result, Shown, catalogue
 from ..contract import seed as seed_quantity
-from ..fitting.engine import fits as can_resample
-from ..fitting.engine import resample
-from ..fitting.least_squares import solve
-from ..fitting.problem import applicable, column_of, inputs, parameters, pose
+from ..fitting import engine, uncertainty
+from ..fitting.optimum import optimum
+from ..fitting.problem import Loss, applicable, by_argument, inputs, parameters, pose
+from ..numerics import generator
+from .holdout import baseline, dearest, order_of, split
 
-UNDETERMINED = 1e14  # condition of the information matrix beyond which nothing tells some parameters apart
 OUTLYING = 8  # robust standard deviations beyond which a row is flagged
+MANY = 20_000  # rows from which the normal approximation stands in for resamples
 GROUPS = ("curve", "schedule")  # columns that name whole curves
+RESAMPLING = ("pairs", "residual", "group")
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,18 @@ class Fit:
     rows: int
     objective: float
     rms: float  # of the residuals: log ratios where every observation is positive
+    aic: float  # of normal (log) residuals; comparable between laws of the same rows
+    bic: float
     converged: bool
     agreed: str
-    condition: float
+    condition: float  # of the scaled information matrix
     test: dict[str, Any]  # rows, relative_error, worst, r2, baseline, baseline_error; empty without held-out rows
+    chosen_by: float  # what the ranking goes by: the error on rows that the fit has not seen
     notes: list[str] = field(default_factory=list)
     intervals: dict[str, list[float]] = field(default_factory=dict)  # central 90 % of the resampled parameters; empty without a bootstrap
+    profile: dict[str, list[float]] = field(default_factory=dict)  # 90 % profile-likelihood intervals; empty where they were not asked for
+    derived: dict[str, list[float]] = field(default_factory=dict)  # what follows from the parameters: value, low, high (90 %)
+    published: dict[str, dict[str, float]] = field(default_factory=dict)  # constants of others on these rows: objective, likelihood_ratio, probability, degrees of freedom
     resamples: Any = field(default=None, repr=False)  # theta[b, p]
     residuals: Any = field(default=None, repr=False)
     log: bool = False  # residuals are log ratios
@@ -46,14 +55,7 @@ class Fit:
     def arguments(self, theta=None):
         """The fitted parameters, or other values theta[p] or theta[b, p] of them, as arguments of the law."""
         values = list(self.parameters.values()) if theta is None else np.moveaxis(np.asarray(theta), -1, 0)
-        arguments: dict = {}
-        for name, value in zip(self.parameters, values, strict=True):
-            argument, _, key = name.partition(".")
-            if key:
-                arguments.setdefault(argument, {})[key] = value
-            else:
-                arguments[argument] = value
-        return arguments
+        return by_argument(self.parameters, values)
 
     def interval(self, level=0.9, **given):
         """(low, high) of a new observation: the spread of the resampled parameters, and of the residuals around the law."""
@@ -67,6 +69,11 @@ class Fit:
         values = center * np.exp(noise) if self.log else center + noise
         low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
         return low, high
+
+    def on(self, table, rows):
+        """(rows, observed, predicted) on rows of a table; rows without an observation are left out."""
+        question = pose(self.law, table, rows, _curves(table), to_fit=False)
+        return np.concatenate(question.rows), np.concatenate(question.observed), question.predict(np.array(list(self.parameters.values())))
 
     def to_dict(self):
         return {**{k: v for k, v in self.__dict__.items() if k not in ("law", "resamples", "residuals")}, "law": self.law.id}
@@ -93,41 +100,63 @@ class Ranking(Shown):
         return {"fits": [f.to_dict() for f in self.fits], "failed": self.failed, "split": self.split, "said": self.said}
 
 
-def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstrap=200, huber_delta=1e-3, seed=0, progress=None):
-    """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on held-out rows.
+@dataclass(frozen=True)
+class How:
+    """How fits are made: the loss, the starts, and where their uncertainty comes from."""
 
-    Held out are the rows of `test` where it is given, otherwise the dearest `holdout` of the rows: by compute, or by the only input where laws have just one.
-    `drop_highest` leaves out the rows with the highest observations, as outliers of runs that had hardly begun.
-    Closed forms of columns get their standard errors and intervals from `bootstrap` resamples of the rows; laws of whole curves, and all laws at bootstrap=0, get
-    asymptotic standard errors, which are too small where residuals are skewed or far beyond huber_delta.
-    Raises LawbookError where no law applies or the table cannot be read.
+    loss: Loss
+    starts: int
+    bootstrap: int
+    resampling: str
+    by: str | None
+    profile: bool
+    seed: int
+    run: Callable
+
+
+def fit(
+    source,
+    /,
+    *,
+    law=None,
+    test=None,
+    holdout=0.2,
+    drop_highest=0,
+    bootstrap=200,
+    resampling="pairs",
+    by=None,
+    profile=False,
+    huber_delta=1e-3,
+    quantile=0.5,
+    starts=1024,
+    seed=0,
+    run=map,
+    progress=None,
+):
+    """Fit `law` ("slug.result"), or every law whose inputs and prediction are columns, and rank by error on rows that were not fitted.
+
+    Held out are the rows of `test` or those that the column `split` calls test; then the laws are chosen by the dearest `holdout` of the other rows, never by these.
+    Otherwise held out and chosen by are the dearest `holdout` of the rows: by compute, or by the only input where laws have just one.
+    `drop_highest` leaves out the rows with the highest observations, as outliers of runs that had hardly begun. A column `weight` weighs the rows.
+    The loss of (log) residuals is Huber's with threshold `huber_delta` (infinite: squares), and lopsided where `quantile` is not a half.
+    Closed forms of columns get their errors and intervals from `bootstrap` resamples: of rows (pairs), of residuals, or of all rows with the same entry in the column `by`
+    (group); from 20,000 rows on, laws of whole curves, and all laws at bootstrap=0, get asymptotic ones. `profile` adds profile-likelihood intervals.
+    `run` maps a function over tasks (those of workers, on this machine or others). Raises LawbookError where no law applies or the table cannot be read.
     """
     table = read_runs(source)
-    if bootstrap < 0 or bootstrap != int(bootstrap):
-        raise LawbookError(f"bootstrap must be a whole number of resamples of at least 0; it was {bootstrap}.")
-    seed = seed_quantity().read(seed, "seed")
+    how = _how(table, huber_delta, quantile, starts, bootstrap, resampling, by, profile, seed, run)
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
-    laws = [catalogue.result(law)] if law else [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and applicable(r, table.columns)]
-    if law and laws[0].kind != "law":
-        raise LawbookError(f"{laws[0].id} is a {laws[0].kind}; only a law can be fitted.")
-    if law and not (laws[0].observes and parameters(laws[0])):
-        raise LawbookError(f"{laws[0].id} has nothing to fit: it names no column that it predicts, or no free parameters.")
-    if not laws:
-        wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes})
-        raise LawbookError(
-            f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}. "
-            "sld-bench.rank_laws ranks general forms on any columns."
-        )
+    laws = _laws(law, table)
     if drop_highest:
         table = _without_highest(table, laws, drop_highest)
     held = read_runs(test) if test is not None else table
-    by = _cost(laws, table)
-    train_rows, test_rows, split = _split(table, test, held, holdout, by)
+    order = order_of(laws, table)
+    parts = split(table, test, held, holdout, order)
     fits, failed = [], {}
     for candidate in laws:
         try:
-            fits.append(_fit_one(candidate, table, held, train_rows, test_rows, huber_delta, seed, bootstrap))
+            fits.append(_fit_one(candidate, table, held, parts, how, holdout, order if len(laws) > 1 else None))
         except LawbookError as error:
             if law:
                 raise
@@ -136,8 +165,36 @@ def fit(source, /, *, law=None, test=None, holdout=0.2, drop_highest=0, bootstra
             progress(candidate.id)
     if not fits:
         raise LawbookError("No law could be fitted: " + " ".join(failed.values()))
-    fits.sort(key=lambda f: np.nan_to_num(f.test.get("relative_error", f.rms), nan=np.inf))
-    return Ranking(fits, failed, split, table.said, table, held, train_rows, test_rows)
+    fits.sort(key=lambda f: np.nan_to_num(f.chosen_by, nan=np.inf))
+    return Ranking(fits, failed, parts.said, table.said, table, held, parts.train, parts.test)
+
+
+def _how(table, huber_delta, quantile, starts, bootstrap, resampling, by, profile, seed, run):
+    for name, value, least in (("bootstrap", bootstrap, 0), ("starts", starts, 1)):
+        if value < least or value != int(value):
+            raise LawbookError(f"{name} must be a whole number of at least {least}; it was {value}.")
+    if resampling not in RESAMPLING:
+        raise LawbookError(f"resampling must be one of {', '.join(RESAMPLING)}; it was {resampling!r}.")
+    if resampling == "group" and (by is None or by not in table.columns):
+        raise LawbookError(f"resampling by group needs `by`, a column of the table; it was {by!r}, the table has {', '.join(table.columns)}.")
+    return How(Loss(huber_delta, quantile), int(starts), int(bootstrap), resampling, by, profile, seed_quantity().read(seed, "seed"), run)
+
+
+def _laws(law, table):
+    """The law asked for, or all that apply to the table's columns."""
+    if law:
+        found = catalogue.result(law)
+        if found.kind != "law":
+            raise LawbookError(f"{found.id} is a {found.kind}; only a law can be fitted.")
+        if not (found.observes and parameters(found)):
+            raise LawbookError(f"{found.id} has nothing to fit: it names no column that it predicts, or no free parameters.")
+        return [found]
+    every = [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes]
+    laws = [r for r in every if applicable(r, table.columns)]
+    if not laws:
+        wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for r in every})
+        raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
+    return laws
 
 
 def _without_highest(table, laws, count):
@@ -152,78 +209,48 @@ def _without_highest(table, laws, count):
 
 def predictions(found, table, rows):
     """(rows, observed, predicted) of a Fit on rows of a table; rows without an observation are left out."""
-    question = pose(found.law, table, rows, _group(table), to_fit=False)
-    return np.concatenate(question.rows), np.concatenate(question.observed), question.predict(np.array(list(found.parameters.values())))
+    return found.on(table, rows)
 
 
-def _cost(laws, table):
-    """The column by which runs are cheap or dear: compute, or the one input that all laws share; none for whole curves, which are not split."""
-    if "compute" in table.columns:
-        return "compute"
-    columns = {column_of(name, table.columns) for law in laws for name in inputs(law)}
-    return columns.pop() if len(columns) == 1 else None
-
-
-def _split(table, test, held, holdout, by):
-    everything = np.arange(len(table))
-    if test is None and "split" in table.columns and set(np.unique(table.columns["split"]).tolist()) == {"train", "test"}:
-        train = table.columns["split"] == "train"
-        return everything[train], everything[~train], f"fitted on the {train.sum()} rows that the column split calls train, tested on the {(~train).sum()} it calls test"
-    if test is not None:
-        return everything, np.arange(len(held)), f"tested on {len(held)} rows of another table"
-    if holdout == 0 or by is None:
-        why = "nothing was held out" if holdout == 0 else "nothing was held out, since the table has no compute column to order its rows by"
-        return everything, everything[:0], why
-    compute = table.numbers(by)
-    threshold = np.quantile(compute, 1 - holdout)
-    dear = compute > threshold * (1 + 1e-12)
-    if not dear.any() or dear.all():
-        return everything, everything[:0], f"nothing was held out, since all rows have the same {by}"
-    return everything[~dear], everything[dear], f"fitted on the {np.sum(~dear)} rows up to {by} = {compute[~dear].max():.3g}, tested on the {np.sum(dear)} above"
-
-
-def _group(table):
+def _curves(table):
     return next((name for name in GROUPS if name in table.columns), None)
 
 
-def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstrap=0):
-    problem = pose(law, table, train_rows, _group(table))
-    optimum = solve(problem, huber_delta=huber_delta, seed=seed)
-    names = [p.name for p in problem.parameters]
-    notes = []
-    if not optimum.converged:
-        notes.append("the solver stopped before it converged")
-    undetermined = optimum.condition > UNDETERMINED
-    if undetermined:
-        notes.append("these data do not determine the parameters: another set fits as well, so no errors are given (a column that hardly varies, or too few different rows)")
-    elif optimum.condition > 1e8:
-        notes.append(f"the data hardly tell some parameters apart (condition {optimum.condition:.1e}): trust predictions more than parameters")
-    residuals = problem.residuals(optimum.theta)
-    far = np.abs(residuals - np.median(residuals)) > OUTLYING * 1.4826 * np.median(np.abs(residuals - np.median(residuals)))
-    if 0 < far.sum() <= 0.1 * len(far):
-        listed = ", ".join(str(int(row) + 1) for row in np.concatenate(problem.rows)[far][:10])
-        notes.append(f"{far.sum()} of {len(far)} rows lie more than {OUTLYING} robust standard deviations off the law (rows {listed}{', …' if far.sum() > 10 else ''})")
-    tested = _test(law, held, test_rows, optimum.theta, table, train_rows) if len(test_rows) else {}
-    resamples, intervals, errors = None, {}, optimum.standard_errors
-    if undetermined:
+def _fit_one(law, table, held, parts, how, holdout, order):
+    problem = pose(law, table, parts.train, _curves(table))
+    found = optimum(problem, how.loss, starts=how.starts, seed=how.seed)
+    theta, spread, names = found.theta, found.spread, [p.name for p in problem.parameters]
+    residuals, rows = problem.residuals(theta), np.concatenate(problem.rows)
+    notes = ([] if found.converged else ["the solver stopped before it converged"]) + uncertainty.identifiability(names, spread) + _outlying(residuals, rows)
+    resamples = _resamples(problem, found, how, table, notes)
+    errors, intervals = spread.standard_errors, {}
+    if spread.condition > uncertainty.UNDETERMINED:
         errors = np.full(len(names), np.nan)
-    elif bootstrap and can_resample(problem):
-        resamples = resample(problem, optimum.theta, delta=huber_delta, resamples=bootstrap, seed=seed)
+    elif resamples is not None:
         intervals = dict(zip(names, np.quantile(resamples, [0.05, 0.95], axis=0).T.tolist(), strict=True))
         errors = np.diff(np.quantile(resamples, [0.1587, 0.8413], axis=0), axis=0)[0] / 2  # half the central 68 %: tails don't weigh
+    tested = _test(law, held, parts.test, theta, table, parts.train) if len(parts.test) else {}
+    rms, count = float(np.sqrt(np.mean(residuals**2))), len(names) + 1  # the noise counts as a parameter
+    likelihood = len(residuals) * np.log(max(rms**2, 1e-300))
     return Fit(
         law=law,
-        parameters=dict(zip(names, optimum.theta.tolist(), strict=True)),
+        parameters=dict(zip(names, theta.tolist(), strict=True)),
         standard_errors=dict(zip(names, errors.tolist(), strict=True)),
         rows=len(residuals),
-        objective=optimum.objective,
-        rms=float(np.sqrt(np.mean(residuals**2))),
-        converged=optimum.converged,
-        agreed=f"{optimum.agreed} of the best starts agree",
-        condition=optimum.condition,
+        objective=found.objective,
+        rms=rms,
+        aic=float(likelihood + 2 * count),
+        bic=float(likelihood + count * np.log(len(residuals))),
+        converged=found.converged,
+        agreed=found.agreed,
+        condition=spread.condition,
         test=tested,
+        chosen_by=_inner_error(law, table, parts, how, holdout, order) if parts.given and order else tested.get("relative_error", rms),
         notes=notes,
         intervals=intervals,
+        profile=uncertainty.profile_intervals(problem, theta, how.loss, spread) if how.profile and engine.fits(problem) and intervals else {},
+        derived=_derived(law, names, theta, resamples),
+        published=_published(law, problem, found, how.loss),
         resamples=resamples,
         residuals=residuals,
         log=problem.log,
@@ -231,33 +258,68 @@ def _fit_one(law, table, held, train_rows, test_rows, huber_delta, seed, bootstr
     )
 
 
-def _test(law, held, rows, theta, table, train_rows):
+def _outlying(residuals, rows):
+    off = np.abs(residuals - np.median(residuals))
+    far = off > OUTLYING * 1.4826 * np.median(off)
+    if not 0 < far.sum() <= 0.1 * len(far):
+        return []
+    listed = ", ".join(str(int(row) + 1) for row in rows[far][:10])
+    return [f"{far.sum()} of {len(far)} rows lie more than {OUTLYING} robust standard deviations off the law (rows {listed}{', …' if far.sum() > 10 else ''})"]
+
+
+def _resamples(problem, found, how, table, notes):
+    """theta[b, p], or None where the law or the data allow none; what stands in for a bootstrap is noted."""
+    if not how.bootstrap or found.spread.condition > uncertainty.UNDETERMINED or not engine.fits(problem):
+        return None
+    if len(problem.observed[0]) > MANY:
+        notes.append(f"errors and intervals come from the normal approximation, which {len(problem.observed[0]):,} rows allow")
+        return uncertainty.draws(problem, found.theta, found.spread, how.bootstrap, generator(how.seed, "draws"))
+    labels = table.columns[how.by][problem.rows[0]] if how.resampling == "group" else None
+    return engine.resample(problem, found.theta, how.loss, resamples=how.bootstrap, kind=how.resampling, labels=labels, seed=how.seed, run=how.run)
+
+
+def _derived(law, names, theta, resamples):
+    found = {}
+    for name, function in law.derived.items():
+        ends = [None, None] if resamples is None else np.quantile(function(**by_argument(names, resamples.T)), [0.05, 0.95]).tolist()
+        found[name] = [float(function(**by_argument(names, theta))), *ends]
+    return found
+
+
+def _published(law, problem, found, loss):
+    """Constants of others on the same rows: twice the rise of the objective above its minimum, as a likelihood ratio."""
+    compared = {}
+    for name, arguments in law.published.items():
+        theta = [arguments[p.name.partition(".")[0]][p.name.partition(".")[2]] if "." in p.name else arguments[p.name] for p in problem.parameters]
+        value = problem.objective(np.array(theta, float), loss)
+        statistic, probability = uncertainty.likelihood_ratio(found.spread, found.objective, value, len(theta))
+        compared[name] = {"objective": value, "likelihood_ratio": statistic, "probability": probability, "degrees_of_freedom": len(theta)}
+    return compared
+
+
+def _inner_error(law, table, parts, how, holdout, order):
+    """Error on the dearest of the training rows, after a fit to the cheaper ones: what a law is chosen by where the test rows are given and may not be seen."""
+    cheap, dear = dearest(table, parts.train, holdout or 0.2, order)
+    if not len(dear):
+        return np.nan
+    theta = optimum(pose(law, table, cheap, _curves(table)), how.loss, starts=how.starts, seed=how.seed).theta
+    return _test(law, table, dear, theta, table, cheap)["relative_error"]
+
+
+def _test(law, held, rows, theta, table, train):
     """Errors on held-out rows, averaged over curves where there are several, beside the baseline."""
-    question = pose(law, held, rows, _group(held), to_fit=False)
+    question = pose(law, held, rows, _curves(held), to_fit=False)
     predicted, observed = question.predict(theta), np.concatenate(question.observed)
-    baseline, said = _baseline(law, table, train_rows, held, np.concatenate(question.rows))
+    plain, said = baseline(law, table, train, held, np.concatenate(question.rows))
     ends = np.cumsum([len(o) for o in question.observed])[:-1]
-    parts = list(zip(np.split(observed, ends), np.split(predicted, ends), strict=True))
-    off = [np.abs(p - o) / np.abs(o) for o, p in parts]
+    pairs = list(zip(np.split(observed, ends), np.split(predicted, ends), strict=True))
+    off = [np.abs(p - o) / np.abs(o) for o, p in pairs]
     return {
         "rows": len(observed),
-        "curves": len(parts),
+        "curves": len(pairs),
         "relative_error": float(np.mean([e.mean() for e in off])),
         "worst": float(np.mean([e.max() for e in off])),
-        "r2": float(np.mean([1 - np.sum((o - p) ** 2) / max(np.sum((o - o.mean()) ** 2), 1e-300) for o, p in parts])) if all(len(o) > 1 for o, _ in parts) else np.nan,
+        "r2": float(np.mean([1 - np.sum((o - p) ** 2) / max(np.sum((o - o.mean()) ** 2), 1e-300) for o, p in pairs])) if all(len(o) > 1 for o, _ in pairs) else np.nan,
         "baseline": said,
-        "baseline_error": float(np.mean(np.abs(baseline - observed) / np.abs(observed))),
+        "baseline_error": float(np.mean(np.abs(plain - observed) / np.abs(observed))),
     }
-
-
-def _baseline(law, table, train_rows, held, rows):
-    """A straight line in log-log: of the observation on compute, on step for curves, or on an input; the mean where none of them allows one."""
-    observed = table.numbers(law.observes)[train_rows]
-    for name in ("compute", "step", *(column_of(argument, table.columns) for argument in inputs(law))):
-        if name in table.columns and name in held.columns:
-            x, fresh = table.numbers(name)[train_rows], held.numbers(name)[rows]
-            good = np.isfinite(observed) & (observed > 0) & (x > 0)
-            if good.sum() >= 2 and (fresh > 0).all() and np.ptp(np.log(x[good])) > 0:
-                slope, intercept = np.polyfit(np.log(x[good]), np.log(observed[good]), 1)
-                return np.exp(intercept + slope * np.log(fresh)), f"power law in {name}"
-    return np.full(len(rows), np.nanmean(observed)), "mean of the fitted rows"

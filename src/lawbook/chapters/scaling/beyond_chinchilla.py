@@ -58,7 +58,19 @@ def exponential(log_value, what):
     return math.exp(log_value)
 
 
-@paper.law(r"L = E + A N^{-\alpha} + B D^{-\beta}", observes="loss", closed_form=True, gives=1.9366)
+def share_of(other, own):
+    """Exponent with which the best size, or the best number of tokens, grows with compute."""
+    return lambda constants: constants[other] / (constants[own] + constants[other])
+
+
+@paper.law(
+    r"L = E + A N^{-\alpha} + B D^{-\beta}",
+    observes="loss",
+    closed_form=True,
+    gives=1.9366,
+    published={name: {"constants": law} for name, law in CONSTANTS.items()},
+    derived={"a = beta/(alpha+beta), params ~ compute^a": share_of("beta", "alpha"), "b = alpha/(alpha+beta), tokens ~ compute^b": share_of("alpha", "beta")},
+)
 def chinchilla_loss(params: PARAMS, tokens: TOKENS, *, constants: LAW = "hoffmann") -> positive("nats"):
     """Loss of a model with `params` parameters after `tokens` training tokens."""
     law = law_of(constants)
