@@ -19,7 +19,7 @@ BELOW = {
     "jobs": {"contract", "numerics", "trials", "chapters", "artifacts", "fitting"},
     "faces": {"contract", "numerics", "trials", "chapters", "artifacts", "fitting", "jobs"},
 }
-HEAVY = {"scipy", "jax", "numba", "matplotlib", "plotly", "polars", "pandas", "sqlalchemy", "sklearn", "mpmath", "cvxpy", "PEPit", "torch", "rich", "joblib"}
+HEAVY = {"scipy", "jax", "numba", "matplotlib", "plotly", "polars", "pandas", "sqlalchemy", "sklearn", "mpmath", "cvxpy", "PEPit", "torch", "rich", "joblib", "dask", "distributed"}
 FILES = sorted(PACKAGE.glob("*/**/*.py"))
 
 

@@ -7,6 +7,8 @@ from ..contract import UnknownName
 
 @dataclass(frozen=True)
 class Device:
+    """One accelerator's datasheet."""
+
     name: str
     peak_flops: float  # FLOP/s, dense bf16
     memory_bytes: float
@@ -30,6 +32,7 @@ DEVICES = {
 
 
 def device(name):
+    """The Device of that name; UnknownName with the nearest ones otherwise."""
     if name not in DEVICES:
         raise UnknownName("device", name, DEVICES)
     return DEVICES[name]

@@ -26,6 +26,9 @@ class UnknownName(LawbookError):
             hint = "`lawbook find` lists what there is."
         super().__init__(f"There is no {what} {name!r}; {hint}")
 
+    def __reduce__(self):
+        return LawbookError, self.args  # what it was made of stays behind
+
 
 class Caution(UserWarning):
     """An answer outside the range where the paper supports its claim."""

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import json
-import math
 import os
 import sys
 import warnings
@@ -319,6 +318,12 @@ lawbook.add_command(
 )
 
 
+def workers_options(command):
+    """--workers and --cluster of the verbs whose work can be spread: both None where not given."""
+    command = click.option("--cluster", metavar="ADDRESS", help="Work on the Dask cluster with this scheduler, such as tcp://host:8786; does not change an answer.")(command)
+    return click.option("--workers", type=int, help="Processes that work on this machine; does not change an answer.")(command)
+
+
 @lawbook.command()
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
 @click.option("--law", help="Only this law (SLUG.RESULT); all that apply by default.")
@@ -326,12 +331,18 @@ lawbook.add_command(
 @click.option("--holdout", type=float, default=0.2, show_default=True, help="Share of the rows, the dearest by compute, that is held out without --test.")
 @click.option("--drop-highest", type=int, default=0, show_default=True, help="Leave out this many rows with the highest observations.")
 @click.option("--bootstrap", type=int, default=200, show_default=True, help="Resamples for the intervals of parameters.")
+@click.option("--resampling", type=click.Choice(["pairs", "residual", "group"]), default="pairs", show_default=True, help="What is resampled: rows, residuals, or rows by --by.")
+@click.option("--by", metavar="COLUMN", help="Rows with the same entry in this column are resampled together.")
+@click.option("--profile", is_flag=True, help="Profile-likelihood intervals beside those of the bootstrap.")
 @click.option("--warmup-steps", type=int, help="Warm-up of loss curves whose log starts later.")
-@click.option("--huber-delta", type=float, default=1e-3, show_default=True, help="Threshold of the Huber loss on (log) residuals.")
+@click.option("--huber-delta", type=float, default=1e-3, show_default=True, help="Threshold of the Huber loss on (log) residuals; inf: squares.")
+@click.option("--quantile", type=float, default=0.5, show_default=True, help="Below a half the law runs along the lower edge of the observations.")
+@click.option("--starts", type=int, default=1024, show_default=True, help="Starting points of each fit.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--report", type=click.Path(dir_okay=False), help="Write one self-contained HTML page about the fits.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, huber_delta, seed, report, form):
+@workers_options
+def fit(tables, tests, warmup_steps, report, form, workers, cluster, **options):
     """Fit laws to a table of runs and rank them by held-out error.
 
     One CSV, TSV, Parquet or JSON-lines TABLE of runs, or several loss curves (step, lr, loss). Without a table: lawbook's own ladder of training runs.
@@ -339,6 +350,8 @@ def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, hube
     from ..artifacts import datasets
     from ..artifacts.tables import read_curves, read_runs
     from ..jobs.fit import fit as fit_laws
+    from ..jobs.workers import workers as workers_of
+    from .text import ranking_lines
 
     if not tables:
         source = read_runs(datasets.load("ladder"))
@@ -346,18 +359,8 @@ def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, hube
     else:
         source = read_curves(tables, warmup_steps=warmup_steps) if _curves(tables) else read_runs(tables[0])
     test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])
-    with bar("fitting", None) as progress:
-        ranking = fit_laws(
-            source,
-            law=law,
-            test=test,
-            holdout=holdout,
-            drop_highest=drop_highest,
-            bootstrap=bootstrap,
-            huber_delta=huber_delta,
-            seed=seed,
-            progress=lambda name: progress(None, None, name),
-        )
+    with bar("fitting", None) as progress, workers_of(workers, cluster) as pool:
+        ranking = fit_laws(source, test=test, run=pool.map, progress=lambda name: progress(None, None, name), **options)
     if report:
         from .report import write_fit
 
@@ -368,21 +371,8 @@ def fit(tables, law, tests, holdout, drop_highest, bootstrap, warmup_steps, hube
         return
     for sentence in ranking.said:
         say(sentence)
-    click.echo(ranking.split)
-    for found in ranking.fits:
-        click.echo(f"\n{found.law.id}   rms residual {found.rms:.3g}   {'converged' if found.converged else 'NOT converged'}, {found.agreed}")
-        for name, value in found.parameters.items():
-            interval = "   90 %: {:.4g} to {:.4g}".format(*found.intervals[name]) if name in found.intervals else ""
-            error = found.standard_errors[name]
-            click.echo(f"  {name:<20} {value:.6g} {'(not determined)' if math.isnan(error) else f'± {error:.2g}'}{interval}")
-        if found.test:
-            t = found.test
-            worse = "" if t["relative_error"] < t["baseline_error"] else "   NO BETTER THAN THE BASELINE"
-            click.echo(
-                f"  held-out error {100 * t['relative_error']:.3g} % (worst {100 * t['worst']:.3g} %, R2 {t['r2']:.5f}); {t['baseline']}: {100 * t['baseline_error']:.3g} %{worse}"
-            )
-        for note in found.notes:
-            click.echo(f"  note: {note}")
+    for line in ranking_lines(ranking):
+        click.echo(line)
     for name, reason in ranking.failed.items():
         say(f"{name}: {reason}")
 
@@ -417,18 +407,23 @@ def _curves(paths):
 @click.option("--inference-tokens", default="0", help="Tokens served over the model's life; their cost is part of the budget.")
 @click.option("--max-params", help="Largest model allowed.")
 @click.option("--max-tokens", help="Data available.")
+@click.option("--max-epochs", default="1", show_default=True, help="How often the data of --max-tokens may be passed over.")
 @click.option("--learning-rate", help="Peak rate of the weight matrices; with it the plan gives weight decay.")
+@click.option("--curves", multiple=True, help="Loss curve (step, lr, loss) to fit the multi-power law to, for the schedule; repeat it for several.")
 @click.option("--report", type=click.Path(dir_okay=False), help="Write one self-contained HTML page about the plan.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def plan(source, form, utilization, report, **options):
-    """What to train under a budget: parameters, tokens, batch size and predicted loss, with the cost of deviating.
+def plan(source, form, utilization, report, curves, **options):
+    """What to train under a budget: parameters, tokens, batch size, schedule and predicted loss, with the cost of deviating.
 
     From a TABLE of your runs (the Chinchilla law is fitted to it), or from published CONSTANTS: hoffmann, hoffmann_tex, epoch, c4_muennighoff.
+    Without a budget, --max-params or --max-tokens is one.
     """
+    from textwrap import fill
+
     from ..jobs.plan import plan as make_plan
 
     with bar("planning", None):
-        made = make_plan(source, utilization=utilization, **options)
+        made = make_plan(source, utilization=utilization, curves=list(curves) or None, **options)
     if report:
         from .report import write_plan
 
@@ -445,8 +440,14 @@ def plan(source, form, utilization, report, **options):
     if with_interval:
         columns |= {"low (90 %)": [q["low"] for q in made.quantities.values()], "high": [q["high"] for q in made.quantities.values()]}
     print_table(columns | {"unit": [q["unit"] for q in made.quantities.values()], "source": [q["source"] for q in made.quantities.values()]})
-    click.echo("\nDeviating: other sizes at the same training compute, and the compute they need for the same loss")
+    click.echo("\nDeviating: other sizes at the same cost, and what they need for the same loss (compute as a multiple)")
     print_table(made.deviating)
+    if made.schedule:
+        click.echo(f"\nLearning rate ({made.schedule['source']}); predicted final loss: " + ", ".join(f"{name} {loss:.4f}" for name, loss in made.schedule["final_loss"].items()))
+        print_table(made.schedule["knots"])
+    click.echo("")
+    for sentence in [*made.notes, *(made.schedule["notes"] if made.schedule else [])]:
+        click.echo(fill(sentence, 110, subsequent_indent="    "))
 
 
 @lawbook.command()
@@ -454,12 +455,12 @@ def plan(source, form, utilization, report, **options):
 @click.option("--all", "everything", is_flag=True, help="The whole book; goes on where an earlier round was interrupted.")
 @click.option("--full", is_flag=True, help="Full trials (minutes) instead of quick ones (seconds).")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--workers", type=int, default=max(os.cpu_count() or 1, 1), show_default=True, help="Trials at a time; does not change a verdict.")
+@workers_options
 @click.option("--fresh", is_flag=True, help="Hold every trial again, even where a verdict is kept.")
 @click.option("--data", type=click.Path(file_okay=False), help="Folder of the named data sets that some trials use.")
 @click.option("--records", help="Database of the verdicts (URL); SQLite in the records' folder by default.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
-def verify(names, everything, full, seed, workers, fresh, data, records, form):
+def verify(names, everything, full, seed, workers, cluster, fresh, data, records, form):
     """Put claims on trial: a verdict for each trial, with its evidence.
 
     Ends with status 1 where a trial was inconclusive; a violated claim is a result, not an error.
@@ -470,8 +471,8 @@ def verify(names, everything, full, seed, workers, fresh, data, records, form):
 
     if bool(names) == everything:
         raise LawbookError("Say what to verify: one or more SLUG, SLUG.TRIAL or SLUG.RESULT, or --all.")
-    if workers < 1:
-        raise LawbookError(f"workers must be a whole number of at least 1; it was {workers}.")
+    if workers is None and cluster is None:
+        workers = os.cpu_count() or 1
     if data:
         os.environ[DATA] = data
     shown = []
@@ -493,7 +494,14 @@ def verify(names, everything, full, seed, workers, fresh, data, records, form):
     try:
         with bar("verifying", None) as advance:
             verdicts = put_on_trial(
-                *names, seed=seed, effort="full" if full else "quick", workers=workers, resume=everything and not fresh, records=Records(records), progress=progress_of(advance)
+                *names,
+                seed=seed,
+                effort="full" if full else "quick",
+                workers=workers,
+                cluster=cluster,
+                resume=everything and not fresh,
+                records=Records(records),
+                progress=progress_of(advance),
             )
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted after {len(shown)} verdicts, which are kept: the same command with --all goes on from there.") from None

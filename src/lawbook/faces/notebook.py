@@ -117,6 +117,7 @@ def _ranking(ranking):
         "held-out error": [f"{100 * f.test['relative_error']:.3g} %" if f.test else "" for f in ranking.fits],
         "baseline": [f"{100 * f.test['baseline_error']:.3g} % ({f.test['baseline']})" if f.test else "" for f in ranking.fits],
         "rms residual": [f.rms for f in ranking.fits],
+        "BIC": [f.bic for f in ranking.fits],
         "parameters": [", ".join(f"{k} = {v:.4g} ± {f.standard_errors[k]:.2g}" for k, v in f.parameters.items()) for f in ranking.fits],
         "notes": ["; ".join(f.notes) for f in ranking.fits],
     }
@@ -133,7 +134,12 @@ def _plan(plan):
         "unit": [q["unit"] for q in entries.values()],
         "source": [q["source"] for q in entries.values()],
     }
-    return f"<h4>{escape(plan.budget)}</h4>{table(columns)}<p>The cost of deviating:</p>{table(plan.deviating)}{_cautions(plan.warnings)}"
+    return f"<h4>{escape(plan.budget)}</h4>{table(columns)}<p>The cost of deviating:</p>{table(plan.deviating)}{_schedule(plan)}{_cautions(plan.warnings)}"
+
+
+def _schedule(plan):
+    knots = f"<p>The learning rate:</p>{table(plan.schedule['knots'])}" if plan.schedule else ""
+    return knots + "".join(f"<p><small>{escape(sentence)}</small></p>" for sentence in plan.notes)
 
 
 def _verdict(verdict):

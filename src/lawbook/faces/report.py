@@ -7,7 +7,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from ..contract import LawbookError, catalogue
+from ..contract import DomainError, LawbookError, catalogue
 from ..contract.numbers import show_number
 from ..jobs.fit import predictions
 from . import notebook
@@ -71,10 +71,38 @@ def write_fit(ranking, path, command):
 
 
 def write_plan(plan, path, command):
-    """A plan as one page."""
-    figures = [(svg(deviation_figure(plan)), "What a model smaller or larger than planned costs.")]
-    figures += [(svg(isoloss_figure(plan.fit, (plan["params"], plan["tokens"]))), "Where the plan lies: lines of equal loss and of equal training compute.")] if plan.fit else []
-    page("plan.html", path, plan=plan, command=command, figures=figures, shown=notebook.html(plan))
+    """A plan as one page: the numbers with their intervals, the map of losses around it, what deviating costs, the schedule."""
+    figures = [
+        (svg(plan_map_figure(plan)), "Where the plan lies: lines of equal loss and of equal compute, and the range of the runs behind the law."),
+        (svg(isoflop_figure(plan)), "Loss against size for budgets around the plan's; the dots are the best sizes."),
+        (svg(deviation_figure(plan)), "What a model smaller or larger than planned costs for the same loss."),
+    ]
+    page(
+        "plan.html",
+        path,
+        plan=plan,
+        short=_short,
+        varies=_varies,
+        command=command,
+        figures=figures,
+        main=[name for name in ("params", "tokens", "loss", "batch_size", "steps", "gpu_hours") if name in plan.quantities],
+        schedule_plot=svg(schedule_figure(plan.schedule)) if plan.schedule else None,
+    )
+
+
+def _short(value):
+    """A number with three or four digits and the suffixes that lawbook reads."""
+    if value is None or not np.isfinite(value):
+        return "none" if value is not None else ""
+    for suffix, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if size <= abs(value) < 1000 * size:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.4g}" if abs(value) >= 0.1 else f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3g}"
+
+
+def _varies(entry):
+    """Whether a planned quantity has an interval, and not one that a bound or the budget holds at a point."""
+    return entry["low"] is not None and entry["high"] - entry["low"] > 1e-9 * abs(entry["high"])
 
 
 def _parts(ranking, found):
@@ -135,17 +163,100 @@ def isoloss_figure(found, point=None):
     return fig
 
 
+def plan_map_figure(plan):
+    """Contours of a plan's loss over parameters and tokens, lines of equal compute, the best size along them, bounds, and the range of the runs behind the law."""
+    fig, axes = figure(4.9, 4.3)
+    surface, point = plan.surface, (plan["params"], plan["tokens"])
+    low, high = np.array([point, point]) * [[0.1], [10.0]]
+    for i, name in enumerate(("params", "tokens")):
+        for end in plan.ranges.get(name, ()):
+            if 1e-4 < end / point[i] < 1e4:
+                low[i], high[i] = min(low[i], end / 2), max(high[i], 2 * end)
+    n, d = np.geomspace(low[0], high[0], 100), np.geomspace(low[1], high[1], 100)
+    loss = surface.loss(n[:, None], d[None, :])
+    floor = plan.law["E"]
+    lines = axes.contour(n, d, loss.T, levels=floor + np.geomspace(loss.min() - floor, loss.max() - floor, 14)[1:-1], cmap="viridis", linewidths=1.1)
+    axes.clabel(lines, fontsize=8, fmt="%.2f")
+    for budget in plan["total_flops"] * 10.0 ** np.arange(-12, 13):
+        axes.plot(n, surface.affordable(n, budget), color="#999", linewidth=0.7, linestyle=":", zorder=0)
+    best = []
+    for budget in np.geomspace(surface.cost(n[0], d[0]), surface.cost(n[-1], d[-1]), 41):
+        try:
+            best.append(surface.at_budget(budget))
+        except DomainError:  # too little for the tokens that are served
+            continue
+    axes.plot(*np.array(best).T, color="#c8553d", linewidth=1.6, label="best size for the cost")
+    if len(plan.ranges) == 2:
+        (left, right), (bottom, top) = (np.clip(plan.ranges[name], low[i], high[i]) for i, name in enumerate(("params", "tokens")))
+        axes.fill_between([left, right], bottom, top, color="#2457a6", alpha=0.08, linewidth=0, label="range of the runs")
+    for draw, bound, name in ((axes.axvline, surface.most_params, "most params"), (axes.axhline, surface.unique, "tokens at hand")):
+        if np.isfinite(bound):
+            draw(bound, color="#555", linewidth=1, linestyle="--", label=name)
+    axes.plot(*point, "*", color="#c8553d", markersize=14, markeredgecolor="white", label="the plan")
+    axes.set(xscale="log", yscale="log", xlabel="params", ylabel="tokens", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return fig
+
+
+def isoflop_figure(plan):
+    """Loss against size at several budgets, with the best size of each."""
+    import matplotlib as mpl
+
+    fig, axes = figure(4.9, 4.3)
+    surface = plan.surface
+    multiples = (0.1, 0.3, 1.0, 3.0, 10.0)
+    sizes, lowest = plan["params"] * np.geomspace(1 / 16, 16, 200), [plan["loss"]]
+    for multiple, colour in zip(multiples, mpl.colormaps["viridis"](np.linspace(0.85, 0.05, len(multiples))), strict=True):
+        budget = multiple * plan["total_flops"]
+        tokens = surface.affordable(sizes, budget)
+        good = tokens > 0
+        axes.plot(sizes[good], surface.loss(sizes[good], tokens[good]), color=colour, label=f"{budget:.2g} FLOP")
+        try:
+            n, d = surface.at_budget(budget)
+        except DomainError:  # too little for the tokens that are served
+            continue
+        lowest.append(float(surface.loss(n, d)))
+        axes.plot(n, lowest[-1], "o", color=colour, markersize=5)
+    axes.plot(plan["params"], plan["loss"], "*", color="#c8553d", markersize=14, markeredgecolor="white", label="the plan", zorder=5)
+    axes.set(xscale="log", xlabel="params", ylabel="loss (nats)", xlim=(sizes[0], sizes[-1]), ylim=(None, max(lowest) + np.ptp(lowest)))
+    axes.legend(frameon=False, fontsize=8)
+    return fig
+
+
 def deviation_figure(plan):
-    """Compute for the same loss, and loss at the same compute, against the size of the model."""
-    fig, axes = figure(5.4, 4.0)
-    factors, multiples = np.array(plan.deviating["factor"]), np.array(plan.deviating["compute_for_the_same_loss"])
-    good = np.isfinite(multiples)
-    axes.plot(factors[good], multiples[good], "o-", color="#2457a6")
-    axes.set(
-        xscale="log", xlabel="parameters, as a multiple of the plan's", ylabel="training compute for the same loss (multiple)", ylim=(None, min(3, 1.1 * multiples[good].max()))
-    )
+    """Cost for the same loss against the size of the model."""
+    fig, axes = figure(4.9, 4.0)
+    surface, factors = plan.surface, np.array(plan.deviating["factor"])
+    fine = np.geomspace(factors[0], factors[-1], 161)
+    sizes = plan["params"] * fine
+    multiples = surface.cost(sizes, surface.tokens_for(sizes, plan["loss"])) / plan["total_flops"]
+    axes.plot(fine[np.isfinite(multiples)], multiples[np.isfinite(multiples)], color="#2457a6")
+    at = np.array(plan.deviating["compute_for_the_same_loss"])
+    axes.plot(factors[np.isfinite(at)], at[np.isfinite(at)], "o", color="#2457a6", markersize=5)
+    axes.axhline(1, color="#999", linewidth=1, zorder=0)
+    top = max(1.1, min(3.0, 1.05 * float(at[np.isfinite(at)].max())))
+    axes.set(xscale="log", xlabel="params, as a multiple of the plan's", ylabel="cost for the same loss (multiple)", ylim=(min(0.95, 0.98 * float(np.nanmin(multiples))), top))
     axes.set_xticks(factors, [f"{f:g}" for f in factors])
     axes.minorticks_off()
+    return fig
+
+
+def schedule_figure(schedule):
+    """The optimised learning rate over the run, beside the usual schedules."""
+    fig, axes = figure(5.4, 3.5)
+    usual = catalogue.result("multi-power-law.schedule").function
+    warmup, total = round(1000 * schedule["warmup_steps"] / schedule["steps"]), 1000
+    span = np.arange(total) / total
+    for kind, options, name, colour in (
+        ("cosine", {"final_rate": 0.1}, "cosine to a tenth", "#8e5ea2"),
+        ("wsd", {"final_rate": 0.1, "decay_start": total * 5 // 6}, "warmup-stable-decay to a tenth", "#2a9d6f"),
+        ("wsd_linear", {"decay_start": warmup}, "linear to zero", "#b8860b"),
+    ):
+        axes.plot(span, usual(kind, total, 1.0, warmup_steps=warmup, **options), color=colour, linewidth=1.1, label=name)
+    knots = schedule["knots"]
+    axes.plot(knots["share_of_run"], knots["share_of_peak"], "o-", color="#c8553d", markersize=3.5, label="optimised")
+    axes.set(xlabel="share of the run", ylabel="learning rate (share of the peak)", ylim=(0, 1.05), xlim=(0, 1.01))
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     return fig
 
 

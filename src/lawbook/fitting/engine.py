@@ -39,8 +39,8 @@ def solve(problem, loss, *, starts=1024, seed=0):
     wide = Engine(thin.problem, loss.squares())
     values = wide.values(z)
     z = z[np.argsort(values, kind="stable")[:BATCH]]
-    z, _ = wide.minima(z, rounds=60)
-    z, values = thin.minima(z, rounds=200)
+    z, values = wide.minima(z, rounds=60, rtol=1e-4)
+    z, values = thin.minima(z[np.argsort(values, kind="stable")[: 2 * FINALISTS]], rtol=1e-9)
     order = np.argsort(values, kind="stable")
     agreed = int(np.sum(values[order[:FINALISTS]] <= 1.001 * values[order[0]] + 1e-300))
     whole = Engine(problem, loss)
@@ -132,7 +132,7 @@ class Engine:
         along = axes.T @ (gradient / scale)
         return bool((along**2 / (np.abs(curvature) + 1e-8)).sum() <= 1e-9 * value + 1e-22 * len(self.target))  # residuals of 1e-11 are rounding
 
-    def minima(self, points, *, counts=None, shifts=None, fixed=None, frozen=None, rounds=400):
+    def minima(self, points, *, counts=None, shifts=None, fixed=None, frozen=None, rounds=400, rtol=1e-15):
         """(points, objectives) reached from each row of `points`.
 
         `counts` and `shifts` (one row a point) multiply the weights and move the residuals; coordinates where `fixed` is true stay. With a `frozen` point the second derivatives of
@@ -149,7 +149,7 @@ class Engine:
                 parts[2:] = [part * np.outer(free, free) + np.diag(fixed.astype(float)) for part in parts[2:]]
             return parts
 
-        return damped_newton(derivatives, points, rounds=rounds, at_once=4096)
+        return damped_newton(derivatives, points, rounds=rounds, rtol=rtol, at_once=4096)
 
     def _batched(self, what, points, *, counts=None, shifts=None, curvature=None):
         """The compiled functions `what` over points in compiled sizes; values that are not finite become infinite, their derivatives zero."""

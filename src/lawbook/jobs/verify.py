@@ -5,6 +5,8 @@ from ..contract import UnknownName, catalogue
 from ..contract import seed as seed_quantity
 from ..trials.judge import run_trial, undecided
 from .records import Records
+from .workers import alone
+from .workers import workers as workers_of
 
 
 def trials_of(names=()):
@@ -22,11 +24,12 @@ def trials_of(names=()):
     return list({t.id: t for t in found}.values())
 
 
-def verify(*names, seed=0, effort="quick", workers=1, resume=None, records=None, progress=None):
+def verify(*names, seed=0, effort="quick", workers=None, cluster=None, resume=None, records=None, progress=None):
     """Verdicts on the named claims ("slug", "slug.trial" or "slug.result"), or on all of the book, in the book's order.
 
     `effort` is "quick" (seconds) or "full". With `resume` (the default for the whole book), verdicts kept from an earlier, interrupted round with the same seed, effort and
-    code are taken over. `progress(done, total, verdict)` is called as verdicts arrive. Workers do not change a verdict: each trial has its own random stream.
+    code are taken over. `progress(done, total, verdict)` is called as verdicts arrive. `workers` processes here, or those of the Dask `cluster`, do not change a verdict:
+    each trial has its own random stream.
     """
     if effort not in ("quick", "full"):
         raise UnknownName("effort", effort, ["quick", "full"])
@@ -34,44 +37,31 @@ def verify(*names, seed=0, effort="quick", workers=1, resume=None, records=None,
     trials = trials_of(names)
     records = records or Records()
     resume = not names if resume is None else resume
-    verdicts, todo = {}, []
-    for trial in trials:
-        kept = records.find(trial, seed, effort) if resume else None
-        if kept is None or kept.status == "inconclusive":
-            todo.append(trial)
-        else:
-            verdicts[trial.id] = kept
+    with workers_of(workers, cluster) as pool:
+        verdicts, todo = {}, []
+        for trial in trials:
+            kept = records.find(trial, seed, effort) if resume else None
+            if kept is None or kept.status == "inconclusive":
+                todo.append(trial)
+            else:
+                verdicts[trial.id] = kept
+                if progress:
+                    progress(len(verdicts), len(trials), kept)
+        for index, verdict in pool.each(_judged, [(trial.paper.slug, trial.name, seed, effort) for trial in todo]):
+            records.keep(todo[index], verdict)
+            verdicts[verdict.id] = verdict
             if progress:
-                progress(len(verdicts), len(trials), kept)
-    by_id = {trial.id: trial for trial in todo}
-    for verdict in _judged(todo, seed, effort, workers):
-        records.keep(by_id[verdict.id], verdict)
-        verdicts[verdict.id] = verdict
-        if progress:
-            progress(len(verdicts), len(trials), verdict)
+                progress(len(verdicts), len(trials), verdict)
     return [verdicts[trial.id] for trial in trials]
 
 
-def _judged(trials, seed, effort, workers):
-    """Verdicts as they come in."""
-    if workers == 1 or len(trials) <= 1:
-        for trial in trials:
-            yield judge(trial.paper.slug, trial.name, seed, effort)
-        return
-    from joblib import Parallel, delayed
-
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(delayed(judge)(t.paper.slug, t.name, seed, effort) for t in trials)
+def _judged(task):
+    return judge(*task)
 
 
 def judge(slug, name, seed, effort):
-    """One trial by name: what a worker does. A trial that breaks or lacks its data is inconclusive, with the reason.
-
-    Linear algebra gets one thread: more of them slow small matrices down on a busy machine, and change the last digits with their number.
-    """
-    import scipy.linalg  # noqa: F401  its own library of threads must be loaded to be limited
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
+    """One trial by name. A trial that breaks or lacks its data is inconclusive, with the reason."""
+    with alone():
         return _judge(catalogue.paper(slug).trials[name], seed, effort)
 
 

@@ -71,12 +71,12 @@ def huber_gauss_newton(residuals, theta, delta, *, rtol=1e-9, rounds=150):
     return theta, r, jacobian, False
 
 
-def damped_newton(derivatives, starts, *, rounds=400, at_once=10_000):
+def damped_newton(derivatives, starts, *, rounds=400, rtol=1e-15, at_once=10_000):
     """(points, values): minima reached from each row of `starts`, all rows together, by Newton steps damped in the metric of a majoriser.
 
     In coordinates where the majorising Hessian is the unit matrix, each eigendirection of the true one takes the step slope / (|curvature| + damping): never towards a saddle,
     and for a large damping always down. `derivatives(points, rows)` gives value, gradient, Hessian and majorising Hessian of the objectives with these row numbers
-    (an infinite value outside the domain); `at_once` rows are held in memory.
+    (an infinite value outside the domain); `at_once` rows are held in memory. A row is done where a free step promises less than `rtol` of its value.
     """
     points, values, unit = starts.astype(float), np.empty(len(starts)), np.eye(starts.shape[1])
     for rows in (np.arange(i, min(i + at_once, len(starts))) for i in range(0, len(starts), at_once)):
@@ -97,7 +97,7 @@ def damped_newton(derivatives, starts, *, rounds=400, at_once=10_000):
                 part[kept] = new[better]
             damping[active] = np.clip(damping[active] * np.where(better, 0.2, 5), 1e-9, 1e12)
             left = (along**2 / (np.abs(curvature) + 1e-8)).sum(1)  # twice the decrease that a free Newton step promises
-            active = active[(left > 1e-15 * value + 1e-300) & (damping[active] < 1e10)]
+            active = active[(left > rtol * value + 1e-300) & (damping[active] < 1e10)]
             if not len(active):
                 break
         values[rows] = state[0]
