@@ -1,67 +1,152 @@
 """Tables as people bring them: CSV, TSV, Parquet, JSON lines, data frames, columns in a dict."""
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..contract import LawbookError, UnknownName
+from ..contract import LawbookError
+from .files import read_file
+from .headers import NAMES, TEXT, NoNumber, looks_numeric, numbers, resolve, spellings, times
 
-# spellings of the columns that laws speak of, once lower-cased with everything but letters and digits left out
-NAMES = {
-    "params": ("params", "n", "nparams", "parameters", "modelsize", "numparams"),
-    "tokens": ("tokens", "d", "ntokens", "trainingtokens", "numtokens", "datasize"),
-    "compute": ("compute", "c", "flops", "flop", "trainingflop", "trainingflops", "trainflops"),
-    "loss": ("loss", "valloss", "validationloss", "evalloss", "finalloss", "testloss"),
-    "learning_rate": ("learningrate", "lr"),
-    "batch_size": ("batchsize", "bs", "batch"),
-    "step": ("step", "steps", "iteration", "iter"),
-    "schedule": ("schedule", "lrschedule"),
-}
+LONGEST = 10**8  # steps of a whole schedule
+SURELY_FEW = 1e3  # params or tokens below this are more likely in millions or billions
 
 
 @dataclass
 class RunsTable:
-    """Columns of training runs under the book's names; `said` tells what was renamed and derived, in words."""
+    """Columns of training runs under the book's names; `said` tells what was renamed, scaled and derived, in words; `derived` names what was not in the table."""
 
     columns: dict[str, np.ndarray]
     said: list[str] = field(default_factory=list)
+    derived: tuple[str, ...] = ()
 
     def __len__(self):
         return len(next(iter(self.columns.values()), ()))
 
     def numbers(self, name):
-        """A column as floats; UnknownName without it, LawbookError naming the first cell that is no number."""
+        """A column as floats, NaN where it has no value; LawbookError without it, or naming the first cell that is no number."""
         if name not in self.columns:
-            raise UnknownName("column", name, self.columns)
-        return _numeric(self.columns[name], name)
+            raise LawbookError(f"T{self.lacks([name])[1:]}.")
+        column = self.columns[name]
+        return column.astype(float) if column.dtype.kind in "iufb" else numbers(column, name)[0]
+
+    def lacks(self, names):
+        """The sentence, without its full stop, that says which columns of `names` were looked for under which spellings, and what there is."""
+        parts = [f"{name} (looked for {', '.join(spellings(name)[:8])}{', …' if len(spellings(name)) > 8 else ''})" for name in names if name not in self.columns]
+        there = ", ".join([*self.columns][:12]) + (f" and {len(self.columns) - 12} more" if len(self.columns) > 12 else "")
+        return f"the table has no column for {' or '.join(parts)}; it has {there}"
+
+    def usable(self, names, positive=()):
+        """The rows in which all of `names` and `positive` are finite numbers; what is dropped is counted in `said`.
+
+        LawbookError names the rows in which one of `positive` is not above 0.
+        """
+        columns = {name: self.numbers(name) for name in dict.fromkeys([*names, *positive])}
+        kept = np.ones(len(self), bool)
+        for column in columns.values():
+            kept &= np.isfinite(column)
+        for name in positive:
+            if (wrong := np.flatnonzero(kept & (columns[name] <= 0))).size:
+                raise LawbookError(f"{name} ({listed(wrong)}) must be a number above 0; it was {columns[name][wrong[0]]:g}.")
+        if not kept.all():
+            reasons = [f"{name} {what} in {listed(rows)}" for name, column in columns.items() for what, bad in OUT.items() if (rows := np.flatnonzero(bad(column))).size]
+            self.say(f"{(~kept).sum()} of {len(self)} rows are left out: {'; '.join(reasons)}")
+        return np.flatnonzero(kept)
+
+    def say(self, *sentences):
+        """Each sentence once, whoever says it how often."""
+        self.said += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.said]
+
+
+OUT = {"has no value": np.isnan, "is infinite": np.isinf}
+
+
+def listed(rows, most=5):
+    """Rows counted from 1, in words."""
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(str(row + 1) for row in rows[:most])}{more}"
 
 
 def read_runs(source):
-    """The RunsTable of a path, a data frame, a dict of columns or a list of records."""
-    columns = _columns(source)
+    """The RunsTable of a path, a data frame, a dict of columns or a list of records; a RunsTable is returned as it is."""
+    if isinstance(source, RunsTable):
+        return source
+    columns, said = _columns(source)
     if not columns or not len(next(iter(columns.values()))):
         raise LawbookError(f"The table{_of(source)} is empty: it has {'no columns' if not columns else 'no rows'}.")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise LawbookError(f"The columns of the table differ in length: {', '.join(f'{k} {v}' for k, v in lengths.items())}.")
-    table = RunsTable({})
-    for name, column in columns.items():
-        known = _known_name(name)
-        if known and known not in columns and known not in table.columns:
-            table.said.append(f"column {name!r} is read as {known}")
-            table.columns[known] = column
-        else:
-            table.columns[name] = column
-    have = table.columns.keys()
-    if {"params", "tokens"} <= have and "compute" not in have:
-        table.columns["compute"] = 6 * table.numbers("params") * table.numbers("tokens")
-        table.said.append("compute is derived as 6 params tokens")
-    elif {"params", "compute"} <= have and "tokens" not in have:
-        table.columns["tokens"] = table.numbers("compute") / (6 * table.numbers("params"))
-        table.said.append("tokens are derived as compute / (6 params)")
+    readings, conflicts = resolve(columns)
+    table = RunsTable({}, said)
+    for header, column in columns.items():
+        reading = readings.get(header)
+        if reading is None or (header != reading.name and reading.name not in TEXT and not looks_numeric(column)):
+            table.columns[header] = column
+            continue
+        name, factor = reading.name, reading.factor
+        if header != name:
+            table.say(f"column {header!r} is read as {name}" + (f", {times(factor)}" if factor != 1 else ""))
+        table.columns[name] = column
+        if name not in TEXT:
+            try:
+                table.columns[name], about = numbers(column, name, header, factor)
+                table.say(*about)
+            except NoNumber:  # said by who needs the column
+                if factor != 1:
+                    raise
+            if column.dtype.kind in "iub" and factor == 1:
+                table.columns[name] = column
+    table.say(*conflicts)
+    _derive(table)
+    _look_over(table)
     return table
+
+
+def _derive(table):
+    """What two of params, tokens and compute = 6 params tokens say of the third."""
+    have = {name for name in ("params", "tokens", "compute") if name in table.columns}
+    if len(have) < 2:
+        return
+    known = {name: table.numbers(name) for name in have}
+    with np.errstate(all="ignore"):
+        if "compute" not in have:
+            missing, values, how = "compute", 6 * known["params"] * known["tokens"], "compute is derived as 6 params tokens"
+        elif "tokens" not in have:
+            missing, values, how = "tokens", known["compute"] / (6 * known["params"]), "tokens are derived as compute / (6 params)"
+        elif "params" not in have:
+            missing, values, how = "params", known["compute"] / (6 * known["tokens"]), "params are derived as compute / (6 tokens)"
+        else:
+            ratio = known["compute"] / (6 * known["params"] * known["tokens"])
+            ratio = ratio[np.isfinite(ratio) & (ratio > 0)]
+            if len(ratio) and not 0.8 <= (middle := np.median(ratio)) <= 1.2:
+                table.say(f"compute is {middle:.3g} times 6 params tokens in the median row: it is kept as given")
+            return
+    table.columns[missing] = np.where(np.isfinite(values), values, np.nan)
+    table.derived = (missing,)
+    table.say(how)
+
+
+def _look_over(table):
+    """Says what is legal but seldom meant: rows twice, columns that do not vary, sizes too small to be in units."""
+    import polars as pl
+
+    rows = pl.DataFrame({name: column if column.dtype.kind in "iufb" else [str(cell) for cell in column] for name, column in table.columns.items() if name not in table.derived})
+    if twice := len(rows) - rows.n_unique():
+        table.say(f"{twice} of {len(rows)} rows repeat another one; they are kept")
+    constant = []
+    for name in NAMES:
+        column = table.columns.get(name)
+        if column is None or column.dtype.kind not in "iuf":
+            continue
+        values = column[np.isfinite(column)]
+        if len(values) > 1 and np.ptp(values) == 0:
+            constant.append(f"{name} = {values[0]:.6g}")
+        if name in ("params", "tokens") and len(values) and 0 < values.max() < SURELY_FEW and name not in table.derived:
+            table.say(f"{name} are at most {values.max():g}: if that is a number of millions or billions, the header must say so, as in '{name} (B)'")
+    if constant:
+        table.say(f"the same in all rows: {', '.join(constant)}")
 
 
 def read_curves(sources, *, warmup_steps=None):
@@ -77,8 +162,15 @@ def read_curves(sources, *, warmup_steps=None):
         table = read_runs(source)
         name = Path(source).stem if isinstance(source, str | Path) else f"curve {len(parts) + 1}"
         steps, rates, losses = (table.numbers(column) for column in ("step", "learning_rate", "loss"))
-        if not (np.isfinite(steps).all() and np.isfinite(rates).all()):
-            raise LawbookError(f"Every row of {name} must have a step and a learning_rate.")
+        logged = np.isfinite(rates) | np.isfinite(losses)  # loggers write other things in rows of their own
+        if not logged.all():
+            said.append(f"{(~logged).sum()} of {len(logged)} rows of {name} have neither learning_rate nor loss: they are left out")
+            steps, rates, losses = steps[logged], rates[logged], losses[logged]
+        if (lost := np.flatnonzero(~(np.isfinite(steps) & np.isfinite(rates)))).size or not len(steps):
+            where = f"; {listed(np.flatnonzero(logged)[lost])} lack{'s' if len(lost) == 1 else ''} one" if len(lost) else ""
+            raise LawbookError(f"Every row of {name} must have a step and a learning_rate{where}.")
+        if (steps != np.floor(steps)).any() or steps.max() > LONGEST:
+            raise LawbookError(f"The steps of {name} must be whole numbers of at most {LONGEST:,}; they reach {steps.max():g}.")
         order = np.argsort(steps, kind="stable")
         steps, rates, losses = steps[order].astype(int), rates[order], losses[order]
         if len(np.unique(steps)) < len(steps) or steps[0] < 0:
@@ -98,16 +190,11 @@ def whole_schedule(steps, rates, warmup_steps=None):
     every = np.arange(steps[-1] + 1)
     schedule = np.interp(every, steps, rates)
     change = np.abs(np.diff(rates))
-    for i in np.flatnonzero(change > 10 * np.maximum(np.median(change), 1e-3 * rates.max())):  # a jump, not a slope
+    for i in np.flatnonzero(change > 10 * np.maximum(np.median(change), 1e-3 * rates.max())) if len(change) else ():  # a jump, not a slope
         schedule[steps[i] + 1 : steps[i + 1]] = rates[i]
     first = steps[0] if warmup_steps is None else min(warmup_steps, steps[-1])
     schedule[:first] = np.linspace(0, rates[0], first) if first else schedule[:0]
     return schedule
-
-
-def _known_name(name):
-    plain = re.sub(r"[^a-z0-9]", "", str(name).lower())
-    return next((known for known, spellings in NAMES.items() if plain in spellings), None)
 
 
 def _of(source):
@@ -115,54 +202,40 @@ def _of(source):
 
 
 def _columns(source):
-    if isinstance(source, RunsTable):
-        return source.columns
+    """(header -> column, sentences) of whatever holds a table; times become text, and what is neither number nor text is left out."""
+    said = []
     if isinstance(source, str | Path):
-        return _read_file(Path(source))
+        source, said = read_file(Path(source))
     if isinstance(source, dict):
-        return {str(k): np.asarray(v) for k, v in source.items()}
-    if isinstance(source, list | tuple) and all(isinstance(row, dict) for row in source):
+        columns = {str(name): _array(column) if isinstance(column, list | tuple) else np.asarray(column) for name, column in source.items()}
+    elif isinstance(source, list | tuple) and all(isinstance(row, dict) for row in source):
         names = list(dict.fromkeys(key for row in source for key in row))
-        return {str(name): np.array([row.get(name, np.nan) for row in source]) for name in names}
+        columns = {str(name): _array([row.get(name) for row in source]) for name in names}
+    else:
+        columns = _of_frame(source)
+    found = {}
+    for name, column in columns.items():
+        if column.ndim != 1 or any(isinstance(cell, dict | list | np.ndarray) for cell in (column[:1000] if column.dtype.kind == "O" else ())):
+            said.append(f"column {name!r} holds more than one value a row: it is left out")
+        else:
+            found[name] = column.astype(str) if column.dtype.kind in "mM" else column
+    return found, said
+
+
+def _array(cells):
+    """Cells of any kind as a column: floats with NaN where all cells are numbers or missing, and the cells as they are otherwise."""
+    if all(isinstance(cell, bool | np.bool_) for cell in cells) or not all(cell is None or isinstance(cell, int | float | np.number) for cell in cells):
+        return np.array(cells, object)
+    return np.array([np.nan if cell is None else cell for cell in cells])
+
+
+def _of_frame(source):
     import narwhals as nw
 
     try:
-        frame = nw.from_native(source, eager_only=True)
+        frame = nw.from_native(source)
     except TypeError:
         raise LawbookError(f"A table must be a path, a data frame, a dict of columns or a list of records; it was a {type(source).__name__}.") from None
-    return {str(name): np.asarray(frame[name].to_numpy()) for name in frame.columns}
-
-
-def _read_file(path):
-    import polars as pl
-
-    readers = {
-        ".csv": pl.read_csv,
-        ".tsv": lambda p: pl.read_csv(p, separator="\t"),
-        ".parquet": pl.read_parquet,
-        ".jsonl": pl.read_ndjson,
-        ".ndjson": pl.read_ndjson,
-    }
-    if path.suffix.lower() not in readers:
-        raise LawbookError(f"The table {path} must be a {', '.join(readers)} file.")
-    if not path.is_file():
-        raise LawbookError(f"There is no file {path}.")
-    try:
-        frame = readers[path.suffix.lower()](path)
-    except pl.exceptions.NoDataError:
-        raise LawbookError(f"The table {path} is empty.") from None
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise LawbookError(f"The table {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
-    return {name: frame[name].to_numpy() for name in frame.columns}
-
-
-def _numeric(column, name):
-    if column.dtype.kind in "iufb":
-        return column.astype(float)
-    out = np.empty(len(column))
-    for row, cell in enumerate(column):
-        try:
-            out[row] = np.nan if cell is None or cell == "" else float(cell)
-        except (TypeError, ValueError):
-            raise LawbookError(f"Column {name} must hold numbers; row {row + 1} holds {cell!r}.") from None
-    return out
+    if isinstance(frame, nw.LazyFrame):
+        frame = frame.collect()
+    return {str(name): np.asarray((frame[name].to_native() if frame[name].dtype == nw.String else frame[name]).to_numpy()) for name in frame.columns}

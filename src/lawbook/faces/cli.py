@@ -345,32 +345,43 @@ def workers_options(command):
 def fit(tables, tests, warmup_steps, report, form, workers, cluster, **options):
     """Fit laws to a table of runs and rank them by held-out error.
 
-    One CSV, TSV, Parquet or JSON-lines TABLE of runs, or several loss curves (step, lr, loss). Without a table: lawbook's own ladder of training runs.
+    One CSV, TSV, Parquet or JSON-lines TABLE of runs, or of models and their benchmark scores by family, or several loss curves (step, lr, loss).
+    Without a table: lawbook's own ladder of training runs.
     """
     from ..artifacts import datasets
     from ..artifacts.tables import read_curves, read_runs
     from ..jobs.fit import fit as fit_laws
+    from ..jobs.scores import ScoresFit
     from ..jobs.workers import workers as workers_of
     from .text import ranking_lines
 
+    def read(paths):
+        table = read_runs(paths[0]) if len(paths) == 1 else None
+        return table if table is not None and not _is_curve(table) else read_curves(paths, warmup_steps=warmup_steps)
+
+    source = read(tables) if tables else read_runs(datasets.load("ladder"))
     if not tables:
-        source = read_runs(datasets.load("ladder"))
-        source.said.append("no table given: fitted to lawbook's own ladder of training runs")
-    else:
-        source = read_curves(tables, warmup_steps=warmup_steps) if _curves(tables) else read_runs(tables[0])
-    test = None if not tests else read_curves(tests, warmup_steps=warmup_steps) if _curves(tests) else read_runs(tests[0])
+        source.say("no table given: fitted to lawbook's own ladder of training runs")
+    test = read(tests) if tests else None
     with bar("fitting", None) as progress, workers_of(workers, cluster) as pool:
         ranking = fit_laws(source, test=test, run=pool.map, progress=lambda name: progress(None, None, name), **options)
     if report:
-        from .report import write_fit
+        from .report import write_fit, write_scores
 
-        write_fit(ranking, report, _command_line())
+        write = write_scores if isinstance(ranking, ScoresFit) else write_fit
+        write(ranking, report, _command_line())
         say(f"report written to {report}")
     if form == "json":
         click.echo(dumps(ranking.to_dict()))
         return
     for sentence in ranking.said:
         say(sentence)
+    if isinstance(ranking, ScoresFit):
+        click.echo(ranking.split)
+        print_table(ranking.ranked())
+        for line in ranking.remarks():
+            click.echo(line)
+        return
     for line in ranking_lines(ranking):
         click.echo(line)
     for name, reason in ranking.failed.items():
@@ -383,14 +394,9 @@ def _command_line():
     return shlex.join(["lawbook", *click.get_current_context().find_root().obj])
 
 
-def _curves(paths):
-    """Several files, or one with steps and losses but without sizes, are loss curves."""
-    from ..artifacts.tables import read_runs
-
-    if len(paths) > 1:
-        return True
-    columns = read_runs(paths[0]).columns
-    return "step" in columns and "params" not in columns and not {"curve", "schedule"} & columns.keys()
+def _is_curve(table):
+    """Steps and losses without sizes are a loss curve."""
+    return "step" in table.columns and "params" not in table.columns and not {"curve", "schedule"} & table.columns.keys()
 
 
 @lawbook.command()

@@ -11,6 +11,7 @@ from ..contract.verdict import STATUSES
 from ..jobs.fit import Ranking
 from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
+from ..jobs.scores import ScoresFit
 from ..jobs.solve import Solution
 
 COLOURS = {"upheld": "#1a7f37", "violated": "#cf222e", "vacuous": "#9a6700", "inconclusive": "#57606a"}
@@ -19,7 +20,7 @@ MOST_ROWS = 40
 
 def html(shown):
     """The HTML of a paper, a result, an answer, a sweep, a solution, a ranking of fits or a verdict."""
-    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, Plan: _plan, Verdict: _verdict}
+    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, ScoresFit: _scores, Plan: _plan, Verdict: _verdict}
     return next(draw(shown) for kind, draw in drawers.items() if isinstance(shown, kind))
 
 
@@ -122,6 +123,11 @@ def _ranking(ranking):
         "notes": ["; ".join(f.notes) for f in ranking.fits],
     }
     return f"<p>{escape(ranking.split)}.</p>{table(columns)}{''.join(f'<p><small>{escape(s)}</small></p>' for s in ranking.said)}"
+
+
+def _scores(found):
+    said = "".join(f"<p><small>{escape(sentence)}</small></p>" for sentence in [*found.remarks(), *found.said])
+    return f"<p>{escape(found.split)}.</p>{table(found.ranked())}{said}"
 
 
 def _plan(plan):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..contract import DomainError, LawbookError, catalogue
 from ..contract.numbers import show_number
+from ..jobs import scores
 from ..jobs.fit import predictions
 from . import notebook
 from .plots import figure, svg
@@ -68,6 +69,47 @@ def write_fit(ranking, path, command):
         ],
         shown=notebook.html(ranking),
     )
+
+
+def write_scores(found, path, command):
+    """A fit of benchmark scores as one page: held-out scores, errors by benchmark beside the baselines', what lies off."""
+    page(
+        "scores.html",
+        path,
+        found=found,
+        command=command,
+        statement=notebook.mathml(catalogue.result(scores.LAW).statement),
+        figures=[
+            (svg(score_figure(found)), f"Held-out scores against what their family's smaller members foretell; bars: {100 * found.level:g} % intervals."),
+            (svg(score_errors_figure(found)), "Mean absolute error on held-out models, by benchmark."),
+        ],
+        shown=notebook.html(found),
+    )
+
+
+def score_figure(found):
+    """Observed against foretold scores of held-out models."""
+    fig, axes = figure(4.8, 4.4)
+    axes.plot([0, 1], [0, 1], color="#999", linewidth=1, zorder=0)
+    for name in [b["name"] for b in found.benchmarks]:
+        held = [h for h in found.held if h["benchmark"] == name]
+        predicted, low, high = (np.array([h[key] for h in held]) for key in ("predicted", "low", "high"))
+        axes.errorbar(predicted, [h["observed"] for h in held], xerr=[predicted - low, high - predicted], fmt="o", markersize=3, linewidth=0.4, alpha=0.8, label=name)
+    axes.set(xlabel="foretold score", ylabel="observed score", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, fontsize=7, ncols=2)
+    return fig
+
+
+def score_errors_figure(found):
+    """Errors by benchmark, beside those of the two baselines."""
+    fig, axes = figure(5.2, 0.34 * len(found.benchmarks) + 1.2)
+    at = np.arange(len(found.benchmarks))
+    for shift, (key, name) in zip((-0.27, 0.0, 0.27), (("error", "Sloth"), ("baseline_error", "curve in compute"), ("naive_error", "family's mean")), strict=True):
+        axes.barh(at + shift, [b[key] for b in found.benchmarks], height=0.25, label=name)
+    axes.set(yticks=at, yticklabels=[b["name"] for b in found.benchmarks], xlabel="mean absolute error")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8)
+    return fig
 
 
 def write_plan(plan, path, command):

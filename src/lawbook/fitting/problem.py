@@ -160,13 +160,14 @@ def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
     columns = table.columns
     missing = [name for name in inputs(law) if not column_of(name, columns)] + ([] if law.observes in columns else [law.observes])
     if missing:
-        raise LawbookError(f"{law.id} needs the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; the table has {', '.join(columns)}.")
+        raise LawbookError(f"{law.id} needs the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}: {table.lacks(missing)}.")
     observed = table.numbers(law.observes)
     data = {name: table.numbers(column_of(name, columns)) for name in inputs(law)}
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
-    keep = rows[np.isfinite(observed[rows])]
+    curves = not all(_pointwise(law, name) for name in data)  # their schedules go on where no loss was logged
+    keep = rows[np.isfinite(observed[rows])] if curves else np.intersect1d(rows, table.usable([law.observes, *(column_of(name, columns) for name in data)]))
     groups = [keep]
-    if group is not None and not all(_pointwise(law, name) for name in data):
+    if group is not None and curves:
         labels = columns[group]
         groups = [keep[labels[keep] == label] for label in dict.fromkeys(labels[keep].tolist())]
     calls = []

@@ -13,6 +13,7 @@ from ..fitting import engine, uncertainty
 from ..fitting.optimum import optimum
 from ..fitting.problem import Loss, applicable, by_argument, inputs, parameters, pose
 from ..numerics import generator
+from . import scores
 from .holdout import baseline, dearest, order_of, split
 
 OUTLYING = 8  # robust standard deviations beyond which a row is flagged
@@ -141,9 +142,14 @@ def fit(
     The loss of (log) residuals is Huber's with threshold `huber_delta` (infinite: squares), and lopsided where `quantile` is not a half.
     Closed forms of columns get their errors and intervals from `bootstrap` resamples: of rows (pairs), of residuals, or of all rows with the same entry in the column `by`
     (group); from 20,000 rows on, laws of whole curves, and all laws at bootstrap=0, get asymptotic ones. `profile` adds profile-likelihood intervals.
-    `run` maps a function over tasks (those of workers, on this machine or others). Raises LawbookError where no law applies or the table cannot be read.
+    `run` maps a function over tasks (those of workers, on this machine or others). A table of benchmark scores by family gives a ScoresFit instead.
+    Raises LawbookError where no law applies or the table cannot be read.
     """
     table = read_runs(source)
+    if law in (None, scores.LAW) and scores.is_score_table(table):
+        if test is not None or drop_highest:
+            raise LawbookError("Tables of benchmark scores hold out larger siblings, or the rows that a column split calls test; test and drop_highest are for tables of losses.")
+        return scores.fit_scores(table, seed=seed, progress=progress)
     how = _how(table, huber_delta, quantile, starts, bootstrap, resampling, by, profile, seed, run)
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
@@ -204,7 +210,7 @@ def _without_highest(table, laws, count):
     (column,) = columns
     kept = np.sort(np.argsort(table.numbers(column), kind="stable")[: len(table) - int(count)])
     said = f"the {count} rows with the highest {column} are left out"
-    return RunsTable({name: values[kept] for name, values in table.columns.items()}, [*table.said, said])
+    return RunsTable({name: values[kept] for name, values in table.columns.items()}, [*table.said, said], table.derived)
 
 
 def predictions(found, table, rows):
