@@ -13,7 +13,7 @@ PUBLISHED = {"25M": (0.99880, 0.00110, 0.00409), "100M": (0.99830, 0.00142, 0.00
 
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_multi_power_law_fitted_from_the_shell_foretells_other_schedules(shell, real_data, size):
-    """`lawbook fit` on the three training curves: worst error below the published fit's, R2 at least .9960, nothing tuned on the test curves."""
+    """`lawbook fit` on the three training curves, its prior chosen over them alone: worst error below the published fit's, R2 within .0003 of it or above."""
     import json
 
     curves = [real_data / "loss-curves" / size / f"{name}.csv" for name in TRAIN]
@@ -23,8 +23,41 @@ def test_multi_power_law_fitted_from_the_shell_foretells_other_schedules(shell, 
     (found,) = json.loads(out)["fits"]
     assert found["test"]["curves"] == 6 and found["converged"]
     assert found["test"]["worst"] < PUBLISHED[size][2]
-    assert found["test"]["r2"] >= 0.9960
+    assert found["test"]["r2"] >= PUBLISHED[size][0] - 3e-4
     assert found["test"]["relative_error"] < found["test"]["baseline_error"] / 5
+
+
+BARS = {"parallel": 0.9999, "sft": 0.985, "domain_mix": 0.979, "moe": 0.76, "data_constrained": 0.45}  # published fits; of data_constrained the published law refitted reaches .37
+
+
+@pytest.mark.parametrize("task", BARS)
+def test_fit_left_to_itself_extrapolates(shell, real_data, task):
+    """`lawbook fit TABLE` chooses form and constants on the train rows alone and meets the test rows as well as published fits do."""
+    import json
+
+    status, out, _ = shell("fit", real_data / "scaling-tasks" / f"{task}.csv", "--bootstrap", "0", "--format", "json")
+    best = json.loads(out)["fits"][0]
+    assert status == 0 and best["law"].startswith("general form") and best["test"]["r2"] >= BARS[task]
+
+
+def test_the_choice_does_not_see_the_test_rows(real_data):
+    table = dict(read_runs(real_data / "scaling-tasks" / "data_constrained.csv").columns)
+    spoilt = {**table, "loss": np.where(table["split"] == "test", 9.0, table["loss"])}
+    one, other = lawbook.fit(table, bootstrap=0), lawbook.fit(spoilt, bootstrap=0)
+    assert [f.law.id for f in one.fits] == [f.law.id for f in other.fits] and one.best.parameters == other.best.parameters
+
+
+def test_other_studies_columns_find_a_form():
+    """Learning rate and batch size with an optimum that moves with the size of the model: the larger fifth is foretold five times better than by a power law."""
+    rng = np.random.default_rng(4)
+    params, tokens = 10 ** rng.uniform(7.5, 9.5, 240), 10 ** rng.uniform(9, 11, 240)
+    rate, batch = 10 ** rng.uniform(-4, -2, 240), 2.0 ** rng.integers(5, 11, 240)
+    best_rate, best_batch = 1.79 * params**-0.713 * tokens**0.307, 0.58 * tokens**0.571 / 2048
+    bowl = 0.02 * np.log(rate / best_rate) ** 2 + 0.01 * np.log(batch / best_batch) ** 2
+    loss = (1.8 + 400 * params**-0.35 + 2000 * tokens**-0.37 + bowl) * np.exp(0.002 * rng.normal(size=240))
+    best = lawbook.fit({"Model Size": params, "train tokens": tokens, "lr": rate, "batch size": batch, "val_loss": loss}, bootstrap=0).best
+    assert best.law.kind == "form" and "bowl" in best.law.name
+    assert best.test["r2"] > 0.97 and best.test["relative_error"] < best.test["baseline_error"] / 5
 
 
 def test_chinchilla_form_reaches_the_published_objective(real_data):

@@ -8,7 +8,7 @@ from ..contract import Paper, Result, Verdict
 from ..contract.numbers import show_number
 from ..contract.paper import SOURCES, described
 from ..contract.verdict import STATUSES
-from ..jobs.fit import Ranking
+from ..jobs.fitted import Ranking
 from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
 from ..jobs.scores import ScoresFit

@@ -10,7 +10,6 @@ import numpy as np
 from ..contract import DomainError, LawbookError, catalogue
 from ..contract.numbers import show_number
 from ..jobs import scores
-from ..jobs.fit import predictions
 from . import notebook
 from .plots import figure, svg
 
@@ -149,9 +148,9 @@ def _varies(entry):
 
 def _parts(ranking, found):
     """[(label, rows, observed, predicted, style)] of the fitted and the held-out rows."""
-    parts = [("fitted", *predictions(found, ranking.table, ranking.train_rows), {"color": "#9db8dc", "marker": "o"})]
+    parts = [("fitted", *found.on(ranking.table, ranking.train_rows), {"color": "#9db8dc", "marker": "o"})]
     if len(ranking.test_rows):
-        parts.append(("held out", *predictions(found, ranking.test, ranking.test_rows), {"color": "#c8553d", "marker": "D"}))
+        parts.append(("held out", *found.on(ranking.test, ranking.test_rows), {"color": "#c8553d", "marker": "D"}))
     return parts
 
 

@@ -11,6 +11,8 @@ def ranking_lines(ranking):
     for found in ranking.fits:
         yield ""
         yield f"{found.law.id}   rms residual {found.rms:.3g}   {'converged' if found.converged else 'NOT converged'}, {found.agreed}"
+        if found.law.kind == "form":
+            yield f"  {found.law.statement}"
         yield from _parameters(found)
         for name, (value, low, high) in found.derived.items():
             yield f"  {name:<20} {value:.4g}" + ("" if low is None else f"   90 %: {low:.4g} to {high:.4g}")
@@ -34,8 +36,9 @@ def _parameters(found):
         yield f"  {len(found.parameters)} constants; --format json lists them"
         return
     for name, value in found.parameters.items():
-        error = found.standard_errors.get(name, math.nan)
-        line = f"  {name:<20} {value:.6g} {'(not determined)' if math.isnan(error) else f'± {error:.2g}'}"
+        line = f"  {name:<20} {value:.6g}"
+        if (error := found.standard_errors.get(name)) is not None:
+            line += " (not determined)" if math.isnan(error) else f" ± {error:.2g}"
         for label, intervals in (("90 %", found.intervals), ("profile", found.profile)):
             if name in intervals:
                 line += "   {}: {:.4g} to {:.4g}".format(label, *intervals[name])

@@ -1,104 +1,24 @@
 """Fit the laws of the book to a table and rank them by what they predict for runs they have not seen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..artifacts.tables import RunsTable, read_runs
-from ..contract import LawbookError, Result, Shown, catalogue
+from ..contract import LawbookError, catalogue
 from ..contract import seed as seed_quantity
 from ..fitting import engine, uncertainty
 from ..fitting.optimum import optimum
 from ..fitting.problem import Loss, applicable, by_argument, inputs, parameters, pose
 from ..numerics import generator
-from . import scores
+from . import general, scores
+from .fitted import Fit, Ranking, curves_of
 from .holdout import baseline, dearest, order_of, split
 
 OUTLYING = 8  # robust standard deviations beyond which a row is flagged
 MANY = 20_000  # rows from which the normal approximation stands in for resamples
-GROUPS = ("curve", "schedule")  # columns that name whole curves
 RESAMPLING = ("pairs", "residual", "group")
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One law on one table: its parameters, how well it fits, and its error on held-out rows beside the baseline's."""
-
-    law: Result
-    parameters: dict[str, float]
-    standard_errors: dict[str, float]
-    rows: int
-    objective: float
-    rms: float  # of the residuals: log ratios where every observation is positive
-    aic: float  # of normal (log) residuals; comparable between laws of the same rows
-    bic: float
-    converged: bool
-    agreed: str
-    condition: float  # of the scaled information matrix
-    test: dict[str, Any]  # rows, relative_error, worst, r2, baseline, baseline_error; empty without held-out rows
-    chosen_by: float  # what the ranking goes by: the error on rows that the fit has not seen
-    notes: list[str] = field(default_factory=list)
-    intervals: dict[str, list[float]] = field(default_factory=dict)  # central 90 % of the resampled parameters; empty without a bootstrap
-    profile: dict[str, list[float]] = field(default_factory=dict)  # 90 % profile-likelihood intervals; empty where they were not asked for
-    derived: dict[str, list[float]] = field(default_factory=dict)  # what follows from the parameters: value, low, high (90 %)
-    published: dict[str, dict[str, float]] = field(default_factory=dict)  # constants of others on these rows: objective, likelihood_ratio, probability, degrees of freedom
-    resamples: Any = field(default=None, repr=False)  # theta[b, p]
-    residuals: Any = field(default=None, repr=False)
-    log: bool = False  # residuals are log ratios
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the inputs of the fitted rows
-
-    def predict(self, **given):
-        """The law at the fitted parameters."""
-        return self.law.function(**given, **self.arguments())
-
-    def arguments(self, theta=None):
-        """The fitted parameters, or other values theta[p] or theta[b, p] of them, as arguments of the law."""
-        values = list(self.parameters.values()) if theta is None else np.moveaxis(np.asarray(theta), -1, 0)
-        return by_argument(self.parameters, values)
-
-    def interval(self, level=0.9, **given):
-        """(low, high) of a new observation: the spread of the resampled parameters, and of the residuals around the law."""
-        if self.resamples is None:
-            raise LawbookError("An interval of predictions needs a bootstrap: fit with bootstrap=1000.")
-        inputs_ = {name: np.asarray(value, float)[..., None] for name, value in given.items()}
-        with np.errstate(all="ignore"):
-            center = self.law.function(**inputs_, **self.arguments(self.resamples))
-        scaled = self.residuals * np.sqrt(len(self.residuals) / max(len(self.residuals) - len(self.parameters), 1))
-        noise = -np.random.default_rng(0).choice(scaled, len(self.resamples))  # residuals are prediction less observation
-        values = center * np.exp(noise) if self.log else center + noise
-        low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
-        return low, high
-
-    def on(self, table, rows):
-        """(rows, observed, predicted) on rows of a table; rows without an observation are left out."""
-        question = pose(self.law, table, rows, _curves(table), to_fit=False)
-        return np.concatenate(question.rows), np.concatenate(question.observed), question.predict(np.array(list(self.parameters.values())))
-
-    def to_dict(self):
-        return {**{k: v for k, v in self.__dict__.items() if k not in ("law", "resamples", "residuals")}, "law": self.law.id}
-
-
-@dataclass(frozen=True)
-class Ranking(Shown):
-    """Fits of every law that applies, the best predictor first; laws that could not be fitted with the reason."""
-
-    fits: list[Fit]
-    failed: dict[str, str]
-    split: str
-    said: list[str]
-    table: RunsTable
-    test: RunsTable
-    train_rows: np.ndarray
-    test_rows: np.ndarray
-
-    @property
-    def best(self):
-        return self.fits[0]
-
-    def to_dict(self):
-        return {"fits": [f.to_dict() for f in self.fits], "failed": self.failed, "split": self.split, "said": self.said}
 
 
 @dataclass(frozen=True)
@@ -154,24 +74,33 @@ def fit(
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
     laws = _laws(law, table)
+    columns, targets, group = general.columns_of(table) if law is None and curves_of(table) is None else ([], [], None)
+    if not laws and not (columns and targets):
+        raise LawbookError(_nothing(table))
     if drop_highest:
-        table = _without_highest(table, laws, drop_highest)
+        table = _without_highest(table, {law.observes for law in laws} or set(targets), drop_highest)
     held = read_runs(test) if test is not None else table
-    order = order_of(laws, table)
-    parts = split(table, test, held, holdout, order)
+    order = order_of(laws, table, columns)
+    parts = split(table, test, held, holdout, order, None if laws else group)
     fits, failed = [], {}
     for candidate in laws:
         try:
-            fits.append(_fit_one(candidate, table, held, parts, how, holdout, order if len(laws) > 1 else None))
+            fits.append(_fit_one(candidate, table, held, parts, how, holdout, order if law is None else None, group))
         except LawbookError as error:
             if law:
                 raise
             failed[candidate.id] = str(error)
         if progress:
             progress(candidate.id)
+    if group is not None or general.unused(table, laws, columns):
+        try:
+            fits += general.fit_forms(table, held, parts, how, holdout, order, alone=not fits, progress=progress)
+        except LawbookError as error:
+            failed["general forms"] = str(error)
     if not fits:
         raise LawbookError("No law could be fitted: " + " ".join(failed.values()))
-    fits.sort(key=lambda f: np.nan_to_num(f.chosen_by, nan=np.inf))
+    if laws:
+        fits.sort(key=lambda f: np.nan_to_num(f.chosen_by, nan=np.inf))
     return Ranking(fits, failed, parts.said, table.said, table, held, parts.train, parts.test)
 
 
@@ -195,39 +124,38 @@ def _laws(law, table):
         if not (found.observes and parameters(found)):
             raise LawbookError(f"{found.id} has nothing to fit: it names no column that it predicts, or no free parameters.")
         return [found]
-    every = [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes]
-    laws = [r for r in every if applicable(r, table.columns)]
-    if not laws:
-        wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for r in every})
-        raise LawbookError(f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}.")
-    return laws
+    return [r for r in _every_law() if applicable(r, table.columns)]
 
 
-def _without_highest(table, laws, count):
-    columns = {law.observes for law in laws}
-    if len(columns) > 1 or count != int(count) or not 0 < count < len(table):
-        raise LawbookError(f"drop_highest must be a whole number below the {len(table)} rows, for laws of one column ({', '.join(sorted(columns))}); it was {count}.")
-    (column,) = columns
+def _every_law():
+    return [r for p in catalogue.papers() for r in p.results.values() if r.kind == "law" and r.observes]
+
+
+def _nothing(table):
+    wanted = sorted({f"{', '.join(inputs(r))} and {r.observes}" for r in _every_law()})
+    return (
+        f"No law of the book applies to a table with the columns {', '.join(table.columns)}; laws need, for example, {'; '.join(wanted[:4])}. "
+        "General forms need a column of what runs are judged by, such as loss, and another that varies."
+    )
+
+
+def _without_highest(table, targets, count):
+    if len(targets) > 1 or count != int(count) or not 0 < count < len(table):
+        raise LawbookError(f"drop_highest must be a whole number below the {len(table)} rows, for laws of one column ({', '.join(sorted(targets))}); it was {count}.")
+    (column,) = targets
     kept = np.sort(np.argsort(table.numbers(column), kind="stable")[: len(table) - int(count)])
     said = f"the {count} rows with the highest {column} are left out"
     return RunsTable({name: values[kept] for name, values in table.columns.items()}, [*table.said, said], table.derived)
 
 
-def predictions(found, table, rows):
-    """(rows, observed, predicted) of a Fit on rows of a table; rows without an observation are left out."""
-    return found.on(table, rows)
-
-
-def _curves(table):
-    return next((name for name in GROUPS if name in table.columns), None)
-
-
-def _fit_one(law, table, held, parts, how, holdout, order):
-    problem = pose(law, table, parts.train, _curves(table))
+def _fit_one(law, table, held, parts, how, holdout, order, group):
+    problem = pose(law, table, parts.train, curves_of(table))
     found = optimum(problem, how.loss, starts=how.starts, seed=how.seed)
     theta, spread, names = found.theta, found.spread, [p.name for p in problem.parameters]
     residuals, rows = problem.residuals(theta), np.concatenate(problem.rows)
     notes = ([] if found.converged else ["the solver stopped before it converged"]) + uncertainty.identifiability(names, spread) + _outlying(residuals, rows)
+    if group is not None:
+        notes.append(f"one set of constants for every {group}")
     resamples = _resamples(problem, found, how, table, notes)
     errors, intervals = spread.standard_errors, {}
     if spread.condition > uncertainty.UNDETERMINED:
@@ -308,13 +236,13 @@ def _inner_error(law, table, parts, how, holdout, order):
     cheap, dear = dearest(table, parts.train, holdout or 0.2, order)
     if not len(dear):
         return np.nan
-    theta = optimum(pose(law, table, cheap, _curves(table)), how.loss, starts=how.starts, seed=how.seed).theta
+    theta = optimum(pose(law, table, cheap, curves_of(table)), how.loss, starts=how.starts, seed=how.seed).theta
     return _test(law, table, dear, theta, table, cheap)["relative_error"]
 
 
 def _test(law, held, rows, theta, table, train):
     """Errors on held-out rows, averaged over curves where there are several, beside the baseline."""
-    question = pose(law, held, rows, _curves(held), to_fit=False)
+    question = pose(law, held, rows, curves_of(held), to_fit=False)
     predicted, observed = question.predict(theta), np.concatenate(question.observed)
     plain, said = baseline(law, table, train, held, np.concatenate(question.rows))
     ends = np.cumsum([len(o) for o in question.observed])[:-1]

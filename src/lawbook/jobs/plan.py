@@ -10,7 +10,8 @@ from ..chapters.scaling.beyond_chinchilla import CONSTANTS, inference_optimal
 from ..chapters.scaling.power_lines import batch_sizes, batch_tradeoff, optimal_weight_decay
 from ..contract import DomainError, LawbookError, Shown
 from ..contract.numbers import parse_number
-from .fit import Fit, Ranking, fit
+from .fit import fit
+from .fitted import Fit, Ranking
 from .schedule import plan_schedule
 from .surface import Surface
 

@@ -3,10 +3,10 @@
 import numpy as np
 
 from ..artifacts.tables import read_curves, read_runs
-from ..chapters.scaling.multi_power_law import PUBLISHED, fit_multi_power_law, loss_curve, optimize_schedule
+from ..chapters.scaling.multi_power_law import PUBLISHED, fit_curves, loss_curve, optimize_schedule
 from ..chapters.scaling.multi_power_law import schedule as usual_schedule
 from ..contract import LawbookError
-from .fit import Fit, Ranking
+from .fitted import Fit, Ranking
 
 LAW = "multi-power-law.loss_curve"
 SIZES = {"25M": 25e6, "100M": 1e8, "400M": 4e8}  # of the models behind the published constants
@@ -14,7 +14,6 @@ PEAK, LONGEST = 3e-4, 72_000  # their peak rate, and the steps of their longest 
 WARMUP = 0.02  # share of the run; an assumption
 MOST_TREADS = 6_000  # longer runs hold the rate for several steps at a time; this moves losses by some 1e-5 nats
 FEWEST_STEPS = 200
-PRIOR = 0.01  # the weight that the law's paper in this book recommends for few curves
 FEWEST_LOSSES = 8
 SHARES = (0.99, 0.9, 0.75, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)  # of the peak, at which the schedule is written down
 
@@ -106,7 +105,7 @@ def _fitted(curves, rate):
     parts = list(curves) if isinstance(curves, list | tuple) else [curves]
     table = read_runs(parts[0])
     whole = _split(table if len(parts) == 1 and _names(table) else read_curves(parts))
-    found = fit_multi_power_law(whole, prior_weight=PRIOR)["params"]
+    found = fit_curves([{key: part[key] for key in ("learning_rates", "steps")} for part in whole], [part["losses"] for part in whole])
     return found, rate or max(float(np.max(part["learning_rates"])) for part in whole), max(len(part["learning_rates"]) for part in whole)
 
 

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from lawbook.contract import DomainError, Paper, choice, count, either, listing, matrix, nonnegative, positive, real, record, seed, table, text, vector
-from lawbook.numerics.robust import huber
+from lawbook.numerics.separable import Separable, best_fits, columns, descend, sides
 from lawbook.trials import Guarantee, Identity
 
 paper = Paper(
@@ -26,17 +26,8 @@ paper = Paper(
 )
 
 
-# sum_j c_j basis_j(x; q), or exp of it: linear constants c, the first `positive` of them not below 0, and coordinates q that start in `box`; delta is Huber's threshold,
-# write(c, exp(q)) the constants as they are written, spans are where each input lies in runs like the task's
-Law = namedtuple("Law", "basis box positive log delta write example spans", defaults=(0, False, 1e-3, None, (), ()))
-
-
-def predict(law, x, q, c):
-    return np.exp(law.basis(x, q) @ c) if law.log else law.basis(x, q) @ c
-
-
-def columns(*parts):
-    return np.stack(np.broadcast_arrays(*parts), -1)
+# a Separable law with Huber's threshold delta: write(c, exp(q)) gives the constants as they are written, spans are where each input lies in runs like the task's
+Task = namedtuple("Task", "law delta write example spans")
 
 
 def log(value):
@@ -66,15 +57,15 @@ def formula(task, x, p):
 
 
 def task_law(task, write, box, positive, example, spans, delta=1e-3, *, log=False):
-    """A Law whose basis is the formula at unit values of its linear constants; c of moe and t_5 of domain_mix (shares sum to 1) stay 0."""
+    """A Task whose basis is the formula at unit values of its linear constants; c of moe and t_5 of domain_mix (shares sum to 1) stay 0."""
     units = np.eye(len(example) - len(box) - (task in ("moe", "domain_mix")))
 
     def basis(x, q):
         scales = np.moveaxis(np.exp(q), -1, 0)[..., None]
-        found = columns(*(formula(task, x.T, write(unit, scales)) for unit in units))
+        found = columns(*(formula(task, np.moveaxis(x, -1, 0), write(unit, scales)) for unit in units))
         return np.log(found) if log else found
 
-    return Law(basis, np.log(box), positive, log, delta, write, example, spans)
+    return Task(Separable(basis, np.log(box), tuple(range(positive)), log), delta, write, example, spans)
 
 
 def write_repetition(c, s):
@@ -102,70 +93,34 @@ CANDIDATES = ("power", "power_floor", "chinchilla", "rectified", "mixing", "bili
 def candidate(name, inputs):
     """A law of the library for any number of inputs: of their centred logarithms, of the standardised inputs themselves for `mixing`."""
 
+    def slope(x, q):
+        return (x @ np.exp(q)[..., None])[..., 0]
+
     def broken(x, q):  # the slope turns into (1 + change) times itself
-        turn, change, s = q[..., :1], q[..., 1:2], np.exp(q[..., 2:]) @ x.T
+        turn, change, s = q[..., :1], q[..., 1:2], slope(x, q[..., 2:])
         return columns(1.0, np.exp(-s - change / 4 * np.logaddexp(0, 4 * (s - turn))))
+
+    def split(x):
+        return np.moveaxis(x, -1, 0)
 
     slopes, pairs = [np.log(POWER)] * inputs, list(combinations(range(inputs), 2))
     basis, box = {
-        "power": (lambda x, q: columns(1.0, *x.T), []),
-        "bilinear": (lambda x, q: columns(1.0, *x.T, *(x[:, i] * x[:, j] for i, j in pairs)), []),
-        "power_floor": (lambda x, q: columns(1.0, np.exp(-np.exp(q) @ x.T)), slopes),
-        "chinchilla": (lambda x, q: columns(1.0, *(np.exp(-np.exp(q[..., i : i + 1]) * u) for i, u in enumerate(x.T))), slopes),
-        "rectified": (lambda x, q: columns(1.0, 1 / (np.exp(q[..., :1]) + np.exp(np.exp(q[..., 1:]) @ x.T))), [(-4, 4), *slopes]),
-        "mixing": (lambda x, q: columns(1.0, np.exp(q @ x.T)), [(-2, 2)] * inputs),
+        "power": (lambda x, q: columns(1.0, *split(x)), []),
+        "bilinear": (lambda x, q: columns(1.0, *split(x), *(x[..., i] * x[..., j] for i, j in pairs)), []),
+        "power_floor": (lambda x, q: columns(1.0, np.exp(-slope(x, q))), slopes),
+        "chinchilla": (lambda x, q: columns(1.0, *(np.exp(-np.exp(q[..., i : i + 1]) * u) for i, u in enumerate(split(x)))), slopes),
+        "rectified": (lambda x, q: columns(1.0, 1 / (np.exp(q[..., :1]) + np.exp(slope(x, q[..., 1:])))), [(-4, 4), *slopes]),
+        "mixing": (lambda x, q: columns(1.0, np.exp((x @ q[..., None])[..., 0])), [(-2, 2)] * inputs),
         "broken_power": (broken, [(-2, 2), (-0.8, 2), *slopes]),
     }[name]
-    return Law(basis, np.reshape(box, (-1, 2)), log=name in ("power", "bilinear"))
+    return Separable(basis, np.reshape(box, (-1, 2)), log=name in ("power", "bilinear"))
 
 
-def project(terms, target, weights, positive):
-    """Residuals and coefficients of weighted least squares in every problem of the leading axes; of the first `positive` coefficients those below 0 are dropped."""
-    root = np.sqrt(weights)[..., None]
-    size = np.sqrt(((terms * root) ** 2).sum(-2)) + 1e-300
-    free = np.ones_like(size)
-    for _ in range(positive + 1):
-        basis, triangle = np.linalg.qr(terms * root * (free / size)[..., None, :])
-        triangle += np.where(triangle < 0, -1e-14, 1e-14) * np.eye(size.shape[-1])
-        c = free / size * np.linalg.solve(triangle, basis.swapaxes(-1, -2) @ (target * root[..., 0])[..., None])[..., 0]
-        if not (c[..., :positive] < 0).any():
-            break
-        free[..., :positive] *= c[..., :positive] >= 0
-    residuals = target - (terms @ c[..., None])[..., 0]
-    return np.where(np.isfinite(residuals), residuals, 1e3), c
-
-
-def descend(law, x, y, q, rounds, counts=1.0):
-    """(q, c, value) after damped Gauss-Newton steps from each row of q on the projected residuals, reweighted so that each descends in Huber's loss."""
-    (scale, target), unit, step = (1.0, np.log(y)) if law.log else (1 / y[:, None], np.ones(len(y))), np.eye(q.shape[1]), 1e-6
-    around, limits = step * np.vstack([np.zeros(len(unit)), unit]), law.box + np.outer(np.ptp(law.box, axis=1), (-5, 5))
-    weights, damping, value = np.broadcast_to(counts, (len(q), len(y))), np.full(len(q), 1e-2), np.full(len(q), np.inf)
-    for _ in range(rounds):
-        near, c = project(law.basis(x, q[:, None] + around) * scale, target, weights[:, None], law.positive)
-        jacobian = (near[:, 1:] - near[:, :1]) / step
-        sloped = jacobian * weights[:, None]
-        normal = sloped @ jacobian.swapaxes(1, 2)
-        ridge = damping[:, None, None] * unit * (np.einsum("sii->si", normal)[:, None] + 1e-12)
-        move = np.linalg.solve(normal + ridge, sloped @ near[:, 0, :, None])[..., 0]
-        tried = np.clip(q - np.clip(move, -2, 2), *limits.T)
-        moved, c_moved = project(law.basis(x, tried) * scale, target, weights, law.positive)
-        better = ((weights * moved**2).sum(1) < (weights * near[:, 0] ** 2).sum(1))[:, None]
-        damping = np.clip(damping * np.where(better[:, 0], 0.2, 4), 1e-10, 1e10)
-        q, c, residuals = np.where(better, tried, q), np.where(better, c_moved, c[:, 0]), np.where(better, moved, near[:, 0])
-        before, value = value, (counts * huber(residuals, law.delta)).sum(1)
-        weights = counts / np.maximum(np.abs(residuals) / law.delta, 1)  # of the parabola that touches Huber's loss from above
-        if ((before - value <= 1e-8 * value) & (better[:, 0] | (damping > 1e6))).all():
-            break
-    return q, c, value
-
-
-def best_fit(law, x, y, restarts=16, seed=0):
-    """(q, c) with the least Huber loss: all starts a little way, the best of them to the end."""
-    starts = np.random.default_rng(seed).uniform(*law.box.T, (restarts, len(law.box)))
-    with np.errstate(all="ignore"):
-        q, _, value = descend(law, x, y, starts, 12)
-        q, c, value = descend(law, x, y, q[np.argsort(value)[:4]], 100)
-    return q[np.argmin(value)], c[np.argmin(value)]
+def best_fit(law, x, y, restarts=16, seed=0, delta=1e-3):
+    """(q, c) with the least Huber loss of one group of runs."""
+    target, scale = sides(law, y)
+    q, c, _, _ = best_fits(law, x[None], target[None], scale[None], starts=restarts, seed=seed, delta=delta)
+    return q[0], c[0]
 
 
 def runs_like(task, rng, rows, names=("inputs", "targets"), noise=0.002):
@@ -244,9 +199,9 @@ def fit_sld(
 
     Linear constants are projected out, those that are scales not below 0; what is left, logarithms of exponents and scales, takes damped Gauss-Newton steps from random starts.
     """
-    law, x, y = LAWS[task], np.asarray(inputs, float), np.asarray(targets, float)
-    fits = [best_fit(law, x, column, restarts, seed) for column in y.reshape(len(y), -1).T]
-    return np.concatenate([np.array(law.write(c, np.exp(q)), float) for q, c in fits])
+    (law, delta, write, *_), x, y = LAWS[task], np.asarray(inputs, float), np.asarray(targets, float)
+    fits = [best_fit(law, x, column, restarts, seed, delta) for column in y.reshape(len(y), -1).T]
+    return np.concatenate([np.array(write(c, np.exp(q)), float) for q, c in fits])
 
 
 @paper.measure(
@@ -340,9 +295,9 @@ def rank_laws(
         if n - k - 1 < 1:
             raise DomainError(f"inputs must have more rows for {name}: {n} are fitted, it has {k - 1} constants.")
         with np.errstate(all="ignore"):
-            again = descend(law, z[train], y[train], np.tile(q, (len(counts), 1)), 15, counts)[:2]
-            r2 = np.array([extrapolation_score(y[test], predict(law, z[test], *fit))["r2"] for fit in [(q, c), *zip(*again, strict=True)]])
-            off = predict(law, z[train], q, c) / y[train] - 1
+            again = descend(law, z[None, train], *(side[None] for side in sides(law, y[train])), np.tile(q, (len(counts), 1)), rounds=15, delta=1e-3, weights=counts)[:2]
+            r2 = np.array([extrapolation_score(y[test], law.predict(z[test], *fit))["r2"] for fit in [(q, c), *zip(*again, strict=True)]])
+            off = law.predict(z[train], q, c) / y[train] - 1
         r2 = np.where(np.isfinite(r2), r2, -np.inf)
         low, high = np.quantile(r2[1:], (0.025, 0.975), method="nearest")
         aicc = n * math.log(max(np.mean(off**2), 1e-300)) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
