@@ -16,6 +16,7 @@ from ..jobs.solve import Solution
 
 COLOURS = {"upheld": "#1a7f37", "violated": "#cf222e", "vacuous": "#9a6700", "inconclusive": "#57606a"}
 MOST_ROWS = 40
+MOST_PARAMETERS = 12
 
 
 def html(shown):
@@ -119,10 +120,21 @@ def _ranking(ranking):
         "baseline": [f"{100 * f.test['baseline_error']:.3g} % ({f.test['baseline']})" if f.test else "" for f in ranking.fits],
         "rms residual": [f.rms for f in ranking.fits],
         "BIC": [f.bic for f in ranking.fits],
-        "parameters": [", ".join(f"{k} = {v:.4g} ± {f.standard_errors[k]:.2g}" for k, v in f.parameters.items()) for f in ranking.fits],
+        "parameters": [_parameters(f) for f in ranking.fits],
         "notes": ["; ".join(f.notes) for f in ranking.fits],
     }
     return f"<p>{escape(ranking.split)}.</p>{table(columns)}{''.join(f'<p><small>{escape(s)}</small></p>' for s in ranking.said)}"
+
+
+def _parameters(found):
+    if len(found.parameters) > MOST_PARAMETERS:
+        return f"{len(found.parameters)} constants"
+    return ", ".join(f"{name} = {v:.4g}" + (f" ± {found.standard_errors[name]:.2g}" if name in found.standard_errors else "") for name, v in found.parameters.items())
+
+
+def statement(law):
+    """What a law says: its formula, or the words of a general form."""
+    return f"<p><code>{escape(law.statement)}</code></p>" if law.kind == "form" else mathml(law.statement)
 
 
 def _scores(found):

@@ -60,12 +60,18 @@ def write_fit(ranking, path, command):
         best=best,
         ranking=ranking,
         command=command,
-        statement=notebook.mathml(best.law.statement),
+        statement=notebook.statement(best.law),
         figures=[
-            (svg(prediction_figure(ranking, best)), "Predicted against observed; what was held out stands out."),
+            (svg(prediction_figure(ranking, best)), "Predicted against observed; what was held out stands out, with its 90 % intervals."),
             (svg(residual_figure(ranking, best)), "Residuals of the best law, in per cent of the observation."),
             *([(svg(isoloss_figure(chinchilla)), "Lines of equal loss and of equal training compute, and the best size at each compute.")] if chinchilla else []),
         ],
+        derived=[(name, *values) for name, values in best.derived.items()],
+        published=notebook.table(
+            {"constants": list(best.published), **{key: [o[key] for o in best.published.values()] for key in ("objective", "likelihood_ratio", "probability")}}
+        )
+        if best.published
+        else "",
         shown=notebook.html(ranking),
     )
 
@@ -163,6 +169,9 @@ def prediction_figure(ranking, found):
     axes.plot(ends, ends, color="#999", linewidth=1, zorder=0)
     for name, _, observed, predicted, style in parts:
         axes.plot(observed, predicted, linestyle="none", markersize=4, label=name, **style)
+    band = found.band(ranking.test, ranking.test_rows) if len(ranking.test_rows) else None
+    if band is not None:
+        axes.vlines(parts[1][2], *band, color=parts[1][4]["color"], linewidth=0.8, alpha=0.6)
     axes.set(xlabel=f"observed {found.law.observes}", ylabel=f"predicted {found.law.observes}", title=found.law.id)
     axes.legend(frameon=False)
     return fig

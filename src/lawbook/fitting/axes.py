@@ -9,10 +9,11 @@ from ..contract import LawbookError
 
 TARGETS = ("loss", "error", "perplexity", "ppl", "bpb", "accuracy", "acc", "score", "brier", "nll", "reward", "metric", "exact_match", "bits_per_byte", "cross_entropy")
 GROUPS = ("group", "model", "dataset", "family", "task", "domain", "corpus", "optimizer", "architecture")
+FEWEST = 4  # rows of each entry of a text column under another name, for it to name groups
 
 
 def inputs_and_targets(table):
-    """(inputs, targets, group column or None) of a table of columns: numbers that vary, columns named as what runs are judged by, and the first column that names groups."""
+    """(inputs, targets, group column or None) of a table of columns: numbers that vary, columns named as what runs are judged by, and the text column that names groups."""
     names = [name for name in table if name != "split"]
     words = {name: set(re.findall(r"[a-z0-9]+", str(name).lower())) for name in names}
     numeric = {name: floats(table[name]) for name in names}
@@ -21,11 +22,10 @@ def inputs_and_targets(table):
         for name in names
         if numeric[name] is not None and (any(word in str(name).lower() for word in ("loss", "perplexity", "accuracy", "cross_entropy")) or words[name] & {*TARGETS})
     ]
-    texts = [name for name in names if numeric[name] is None and str(name).lower() not in ("split",)]
-    text = [name for name in texts if len(np.unique(np.asarray(table[name]).astype(str))) < len(table[name])]
-    group = next((name for known in GROUPS for name in text if str(name).lower() == known), text[0] if text else None)
-    if group is None:
-        group = next((name for name in names if str(name).lower() == "group" and name not in targets), None)
+    text = [name for name in names if name not in targets and (numeric[name] is None or str(name).lower() == "group")]
+    entries = {name: np.unique(np.asarray(table[name]).astype(str), return_counts=True)[1] for name in text}
+    spoken = [name for known in GROUPS for name in text if known in words[name] and len(entries[name]) < len(table[name])]
+    group = next(iter([*(name for name in spoken if str(name).lower() in GROUPS), *spoken, *(name for name in text if entries[name].min() >= FEWEST)]), None)
     inputs = []
     for name in names:
         values = numeric[name]

@@ -74,7 +74,7 @@ def fit(
     if not 0 <= holdout < 1:
         raise LawbookError(f"holdout must be a number from 0 to below 1; it was {holdout}.")
     laws = _laws(law, table)
-    columns, targets, group = general.columns_of(table) if law is None and curves_of(table) is None else ([], [], None)
+    columns, targets, group = general.columns_of(table, laws) if law is None and curves_of(table) is None else ([], [], None)
     if not laws and not (columns and targets):
         raise LawbookError(_nothing(table))
     if drop_highest:
@@ -94,7 +94,7 @@ def fit(
             progress(candidate.id)
     if group is not None or general.unused(table, laws, columns):
         try:
-            fits += general.fit_forms(table, held, parts, how, holdout, order, alone=not fits, progress=progress)
+            fits += general.fit_forms(table, held, parts, how, holdout, order, laws, progress=progress)
         except LawbookError as error:
             failed["general forms"] = str(error)
     if not fits:

@@ -67,6 +67,13 @@ class Fit:
         question = pose(self.law, table, rows, curves_of(table), to_fit=False)
         return np.concatenate(question.rows), np.concatenate(question.observed), question.predict(np.array(list(self.parameters.values())))
 
+    def band(self, table, rows, level=0.9):
+        """(low, high) of the interval around each of the predictions of `on`; None without resamples."""
+        if self.resamples is None:
+            return None
+        question = pose(self.law, table, rows, curves_of(table), to_fit=False)
+        return self.interval(level, **question.calls[0])
+
     def to_dict(self):
         return {**{k: v for k, v in self.__dict__.items() if k not in ("law", "resamples", "residuals")}, "law": self.law.id}
 
@@ -112,12 +119,22 @@ class FormsFit(Fit):
 
     def on(self, table, rows):
         """(rows, observed, predicted), one target after the other."""
+        rows, observed, columns, groups = self._seen(table, rows)
+        predicted = np.reshape(self.form.predict(columns, groups), observed.shape)
+        return np.tile(rows, observed.shape[1]), observed.T.ravel(), predicted.T.ravel()
+
+    def band(self, table, rows, level=0.9):
+        if self.resamples is None:
+            return None
+        _, observed, columns, groups = self._seen(table, rows)
+        return tuple(np.reshape(end, observed.shape).T.ravel() for end in self.interval(level, groups, **columns))
+
+    def _seen(self, table, rows):
+        """(rows that can be predicted and were observed, observed[rows, targets], their inputs, their groups)."""
         observed = np.column_stack([table.numbers(name) for name in self.form.targets])[rows]
         seen = np.isfinite(observed).all(1) & np.all([np.isfinite(table.numbers(name)[rows]) for name in self.form.inputs], axis=0)
-        rows, observed = np.asarray(rows)[seen], observed[seen]
-        columns = {name: table.numbers(name)[rows] for name in self.form.inputs}
-        predicted = np.reshape(self.form.predict(columns, None if self.group is None else table.columns[self.group][rows]), observed.shape)
-        return np.tile(rows, observed.shape[1]), observed.T.ravel(), predicted.T.ravel()
+        rows = np.asarray(rows)[seen]
+        return rows, observed[seen], {name: table.numbers(name)[rows] for name in self.form.inputs}, None if self.group is None else table.columns[self.group][rows]
 
     def to_dict(self):
         hidden = ("law", "form", "resamples", "residuals", "parameters", "standard_errors")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..artifacts.headers import NAMES
 from ..contract import LawbookError
 from ..fitting.axes import inputs_and_targets
 from ..fitting.forms import rank_forms, resample
@@ -15,10 +16,10 @@ SHOWN = 6  # forms that a ranking lists
 IDLE = ("compute", "weight", "seed", "random_seed", "step", "curve", "schedule", "split")  # columns that say nothing of a run that others don't
 
 
-def columns_of(table):
-    """(inputs, targets, group column or None) for general forms; what follows from other columns is left out."""
+def columns_of(table, laws=()):
+    """(inputs, targets, group column or None) for general forms; what follows from other columns is left out, and beside laws what has no known name."""
     found, targets, group = inputs_and_targets(table.columns)
-    given = [name for name in found if name not in IDLE and name not in table.derived]
+    given = [name for name in found if name not in IDLE and name not in table.derived and (not laws or name in NAMES)]
     return given or [name for name in found if name == "compute"], targets, group
 
 
@@ -28,16 +29,16 @@ def unused(table, laws, columns):
     return [name for name in columns if name not in spoken]
 
 
-def fit_forms(table, held, parts, how, holdout, order, *, alone, progress=None):
+def fit_forms(table, held, parts, how, holdout, order, laws, *, progress=None):
     """The best general forms, fitted to the train rows and judged on the test rows.
 
-    `alone`: without laws beside them, whose choice wants the error on the same rows.
+    Beside `laws`, they are chosen by their error on the same rows.
     """
-    columns, targets, group = columns_of(table)
+    columns, targets, group = columns_of(table, laws)
     given = {"inputs": columns, "groups": None if group is None else table.columns[group], "seed": how.seed, "map": how.run, "progress": progress}
     ranked = rank_forms(table.columns, targets, rows=parts.train, **given)[:SHOWN]
     error = None
-    if not alone and parts.given and order:  # the whole way, choice and all, on the rows by which laws are chosen
+    if laws and parts.given and order:  # the whole way, choice and all, on the rows by which laws are chosen
         cheap, dear = dearest(table, parts.train, holdout or 0.2, order)
         error = (
             _errors(_fit(rank_forms(table.columns, targets, rows=cheap, **given)[0], table, cheap, group, how), table, dear, table, cheap, order)["relative_error"]
@@ -48,7 +49,7 @@ def fit_forms(table, held, parts, how, holdout, order, *, alone, progress=None):
     for place, form in enumerate(ranked):
         found = _fit(form, table, parts.train, group, how, bootstrap=how.bootstrap if place == 0 else 0)
         tested = _errors(found, held, parts.test, table, parts.train, order) if len(parts.test) else {}
-        chosen = form.relative_error if alone or parts.given or not tested else tested["relative_error"]
+        chosen = form.relative_error if not laws or parts.given or not tested else tested["relative_error"]
         if error is not None:
             chosen = error * (1 + 1e-6 * place)  # forms among themselves keep the order of their own choice
         fits.append(replace(found, test=tested, chosen_by=float(chosen)))
