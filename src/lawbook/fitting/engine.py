@@ -14,11 +14,12 @@ from ..numerics.robust import damped_newton
 from .coordinates import Coordinates, theta_of
 from .problem import by_argument
 
-BATCH, BULK = 64, 512  # sizes that are compiled for; smaller batches are padded
+BATCH, BULK = 64, 256  # sizes that are compiled for; smaller batches are padded
 MEMORY = 4_000_000  # numbers in one Jacobian
 CHUNK = 512  # resamples with a random stream of their own
 THIN = 512  # rows on which starts are compared
 FINALISTS = 8
+CLOSE = 1e-12  # of the objective, gained by the last step of a resample: 1e-5 of a standard error
 
 
 def fits(problem):
@@ -75,13 +76,13 @@ def resample_chunk(task):
     if kind == "residual":
         freedom = np.sqrt(rows / max(rows - len(z), 1))
         drawn = rng.choice(engine.residuals(z) * freedom, (size, rows))
-        return engine.coordinates.theta(engine.minima(start, shifts=engine.residuals(z) - drawn, frozen=z)[0])
+        return engine.coordinates.theta(engine.minima(start, shifts=engine.residuals(z) - drawn, frozen=z, rtol=CLOSE)[0])
     if kind == "group":
         names, member = np.unique(labels, return_inverse=True)
         counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size).astype(float)[:, member]
     else:
         counts = rng.multinomial(rows, np.full(rows, 1 / rows), size=size).astype(float)
-    return engine.coordinates.theta(engine.minima(start, counts=counts, frozen=z)[0])
+    return engine.coordinates.theta(engine.minima(start, counts=counts, frozen=z, rtol=CLOSE)[0])
 
 
 def profile(problem, theta, loss, parameter, values):
@@ -165,8 +166,9 @@ class Engine:
                 short = size - len(z)
                 w = self.weights[None] if counts is None else np.pad(counts[i : i + size], ((0, short), pad_rows), mode="constant") * self.weights
                 s = np.zeros((1, 1)) if shifts is None else np.pad(shifts[i : i + size], ((0, short), pad_rows))
-                found = function(np.pad(z, ((0, short), (0, 0)), mode="edge"), np.broadcast_to(w, (size, self.padded)), np.broadcast_to(s, (size, self.padded)), curvature, *shared)
-                parts.append([np.asarray(part)[: size - short] for part in found])
+                found = function(np.pad(z, ((0, short), (0, 0)), mode="edge"), np.broadcast_to(w, (size, self.padded)), np.broadcast_to(s, (size, s.shape[1])), curvature, *shared)
+                found = [np.asarray(part)[: size - short] for part in found]
+                parts.append(found if len(found) < 3 else _with_squares(*found))
         joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
         if what == "curvature":
             return [np.nan_to_num(joined[0])]
@@ -177,6 +179,13 @@ class Engine:
         for part in joined[3:]:
             part[bad] = np.eye(part.shape[-1])
         return joined
+
+
+def _with_squares(value, gradient, bend, rows, curving, touching):
+    """Value, gradient, Hessian and majorising Hessian from Jacobians rows[b, p, n] and the weights of their squares: products of small matrices, where BLAS beats XLA."""
+    with np.errstate(all="ignore"):
+        inner, metric = ((rows * weights[:, None]) @ rows.swapaxes(1, 2) for weights in (curving, touching))
+        return [value, gradient, inner + bend, metric]
 
 
 @cache
@@ -204,16 +213,16 @@ def compiled(function, names, log):
         r = residuals(z, columns, target, table) + shifts
         rows = jax.vmap(lambda along: jax.jvp(lambda x: residuals(x, columns, target, table), (z,), (along,))[1])(jnp.eye(len(names)))  # the Jacobian, a row a parameter
         values, slopes, curving, touching = losses(r, weights, loss)
-        return jnp.sum(values), rows @ slopes, slopes, (rows * curving) @ rows.T, (rows * touching) @ rows.T
+        return slopes, (jnp.sum(values), rows @ slopes), (rows, curving, touching)
 
     def derivatives(z, weights, shifts, curvature, columns, target, table, loss):
-        total, gradient, slopes, inner, metric = parts(z, weights, shifts, columns, target, table, loss)
+        slopes, first, squares = parts(z, weights, shifts, columns, target, table, loss)
         bend = jax.jacfwd(jax.grad(lambda x: jnp.sum(slopes * residuals(x, columns, target, table))))(z)
-        return total, gradient, inner + bend, metric
+        return *first, bend, *squares
 
     def frozen(z, weights, shifts, curvature, columns, target, table, loss):
-        total, gradient, slopes, inner, metric = parts(z, weights, shifts, columns, target, table, loss)
-        return total, gradient, inner + (slopes @ curvature).reshape(inner.shape), metric
+        slopes, first, squares = parts(z, weights, shifts, columns, target, table, loss)
+        return *first, (slopes @ curvature).reshape(len(z), len(z)), *squares
 
     def second(z, weights, shifts, curvature, columns, target, table, loss):
         return (jax.jacfwd(jax.jacfwd(residuals))(z, columns, target, table).reshape(len(target), -1),)

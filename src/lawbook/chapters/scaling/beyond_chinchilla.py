@@ -74,8 +74,8 @@ def share_of(other, own):
 def chinchilla_loss(params: PARAMS, tokens: TOKENS, *, constants: LAW = "hoffmann") -> positive("nats"):
     """Loss of a model with `params` parameters after `tokens` training tokens."""
     law = law_of(constants)
-    _, n, d, e, a, b, alpha, beta = arrays(params, tokens, *(law[name] for name in NAMES))
-    return e + a * n**-alpha + b * d**-beta
+    xp, n, d, e, a, b, alpha, beta = arrays(params, tokens, *(law[name] for name in NAMES))
+    return e + a * xp.exp(-alpha * xp.log(n)) + b * xp.exp(-beta * xp.log(d))
 
 
 @paper.algorithm(
