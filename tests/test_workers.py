@@ -198,3 +198,12 @@ def test_a_paper_outside_the_book_travels_whole(cluster, where):
     exec(OUTSIDE, names)
     with workers(2) if where == "processes" else workers(cluster=cluster) as pool:
         assert pool.map(call, [(names["twice"].result, n) for n in (1.0, 2.0, 3.0)]) == [2.0, 4.0, 6.0]
+
+
+def test_sweeps_and_fits_are_the_same_wherever_they_are_made(shell, cluster, tmp_path):
+    """A grid, and the intervals of a fit in two chunks of resamples: the same text from one process, two, and a cluster."""
+    sweep = ("run", "beyond-chinchilla.compute_optimal", "--compute", "1e20:1e24:log:70", "--format", "csv")
+    fit = ("fit", "--law", LAW, "--bootstrap", "600", "--starts", "64", "--format", "json")
+    for command in (sweep, fit):
+        here = shell(*command)
+        assert here[0] == 0 and here[1] == shell(*command, "--workers", "2")[1] == shell(*command, "--cluster", cluster)[1]

@@ -193,21 +193,40 @@ def _read_args(source):
     return given
 
 
-RUN_OPTIONS = ("args", "format", "plot", "field", "help")
+WORKERS = (
+    (["--workers"], {"type": int, "help": "Processes that work on this machine; does not change an answer."}),
+    (["--cluster"], {"metavar": "ADDRESS", "help": "Work on the Dask cluster with this scheduler, such as tcp://host:8786; does not change an answer."}),
+)
+
+
+def workers_options(command):
+    """--workers and --cluster of the verbs whose work can be spread: both None where not given."""
+    for names, more in reversed(WORKERS):
+        command = click.option(*names, **more)(command)
+    return command
+
+
+RUN_OPTIONS = ("args", "format", "plot", "field", "workers", "cluster", "help")
 SOLVE_OPTIONS = ("target", "field", "args", "format", "help")
 
 
 def run_command(result):
-    def callback(args_file, form, plot, field, **values):
+    def callback(args_file, form, plot, field, workers, cluster, **values):
         from ..jobs.run import Sweep
         from ..jobs.run import run as evaluate
+        from ..jobs.workers import workers as workers_of
 
         if plot:
             from .plots import check_format
 
             check_format(plot)
+        given = given_arguments(result, values, args_file)
         with bar(f"{result.id}", None) as progress:
-            answer = evaluate(result, progress=progress, **given_arguments(result, values, args_file))
+            if workers is None and cluster is None:
+                answer = evaluate(result, progress=progress, **given)
+            else:
+                with workers_of(workers, cluster) as pool:
+                    answer = evaluate(result, progress=progress, spread=pool.map, **given)
         if plot:
             if not isinstance(answer, Sweep):
                 raise LawbookError(f"A plot needs a sweep: give a numeric argument of {result.id} a range such as 1k:1M:log:50.")
@@ -222,6 +241,7 @@ def run_command(result):
         click.Option(["--format", "form"], type=FORMATS, default="table", show_default=True),
         click.Option(["--plot"], metavar="FILE", help="Draw a sweep into this svg, png or html file."),
         click.Option(["--field"], help="Which field of a record the plot shows."),
+        *(click.Option(names, **more) for names, more in WORKERS),
     ]
     return click.Command(
         result.id, params=[*quantity_options(result, RUN_OPTIONS), *options], callback=callback, help=_help(result), context_settings={"help_option_names": ["-h", "--help"]}
@@ -316,12 +336,6 @@ lawbook.add_command(
         help="Solve a result for one of its numeric arguments: every root in its domain, or why there is none.",
     )
 )
-
-
-def workers_options(command):
-    """--workers and --cluster of the verbs whose work can be spread: both None where not given."""
-    command = click.option("--cluster", metavar="ADDRESS", help="Work on the Dask cluster with this scheduler, such as tcp://host:8786; does not change an answer.")(command)
-    return click.option("--workers", type=int, help="Processes that work on this machine; does not change an answer.")(command)
 
 
 @lawbook.command()

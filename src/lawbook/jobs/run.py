@@ -14,6 +14,7 @@ from ..contract.numbers import parse_number
 from ..contract.quantity import INT, Array, Number, Record, Table
 
 MOST_POINTS = 1_000_000
+PART = 32  # points of a grid that one task evaluates
 POINTS = 50  # of a sweep that does not say
 SCALES = {"log": "log", "lin": "linear", "linear": "linear"}
 
@@ -61,15 +62,16 @@ class Sweep(Shown):
         return f"<sweep of {self.result.id} over {', '.join(self.axes)}: {len(next(iter(self.rows.values())))} points>"
 
 
-def run(identifier, /, *, progress=None, **given):
+def run(identifier, /, *, progress=None, spread=map, **given):
     """The Answer of result `slug.name`, or a Sweep where a numeric argument is one: "4k:1M:log:50", "1,2,4", a list or an array.
 
-    Several sweeps make a grid. Raises DomainError outside the domain; points of a sweep outside it become NaN with a caution.
+    Several sweeps make a grid. Raises DomainError outside the domain; points of a sweep outside it become NaN with a caution. `spread` maps a function over parts of
+    the grid, as `map` or the `map` of workers do.
     """
     result = catalogue.result(identifier) if isinstance(identifier, str) else identifier
     axes = {name: axis for name, value in given.items() if name in result.arguments and (axis := sweep_of(value, name, result.arguments[name])) is not None}
     if axes:
-        return _sweep(result, axes, {k: v for k, v in given.items() if k not in axes}, progress)
+        return _sweep(result, axes, {k: v for k, v in given.items() if k not in axes}, progress, spread)
     bound = result.bind(given)
     value, said = call(result, bound)
     return Answer(result, bound, value, said)
@@ -127,7 +129,7 @@ def _too_many(points):
     return LawbookError(f"A sweep may have at most {MOST_POINTS:,} points; this one has {points:,}.")
 
 
-def _sweep(result, axes, fixed, progress):
+def _sweep(result, axes, fixed, progress, spread):
     total = math.prod(len(values) for values in axes.values())
     if total > MOST_POINTS:
         raise _too_many(total)
@@ -145,13 +147,13 @@ def _sweep(result, axes, fixed, progress):
         return Sweep(result, axes, bound, rows, list(dict.fromkeys([*cautions, *said])))
     answers: list = []
     outside, reason = 0, ""
-    for point in product(*(values.tolist() for values in axes.values())):
-        try:
-            value, cautions = call(result, result.bind({**fixed, **dict(zip(names, point, strict=True))}))
+    points = list(product(*(values.tolist() for values in axes.values())))
+    tasks = [(result, fixed, names, points[i : i + PART]) for i in range(0, total, PART)]
+    for part in spread(_points, tasks):
+        for value, cautions, refused in part:
             said.update(dict.fromkeys(cautions))
-        except DomainError as error:
-            value, outside, reason = None, outside + 1, reason or str(error)
-        answers.append(value)
+            outside, reason = outside + (refused is not None), reason or refused or ""
+            answers.append(value)
         if progress:
             progress(len(answers), total)
     if outside == total:
@@ -163,6 +165,18 @@ def _sweep(result, axes, fixed, progress):
     for name, pick in _cells(shape, result):
         rows[name] = [math.nan if value is None else pick(value) for value in answers]
     return Sweep(result, axes, bound, rows, list(said))
+
+
+def _points(task):
+    """(value, cautions, why it was refused) of each point of a part of a grid."""
+    result, fixed, names, points = task
+    found: list = []
+    for point in points:
+        try:
+            found.append((*call(result, result.bind({**fixed, **dict(zip(names, point, strict=True))})), None))
+        except DomainError as error:
+            found.append((None, [], str(error)))
+    return found
 
 
 def _column(result):
