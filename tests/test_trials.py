@@ -45,6 +45,8 @@ def test_inequality_verdicts():
     assert judge(Inequality(reaches=0.99), lambda d: (d.uniform(0, 0.5), 1.0), 50).status == "inconclusive"
     assert judge(Inequality(trivial=1.0), lambda d: (d.uniform(), 1.0), 50).status == "vacuous"
     assert judge(Inequality(), lambda d: (np.nan, 1.0), 5).status == "violated"
+    assert judge(Inequality(rtol=1e-9), lambda d: (np.inf, 1.0), 5).status == "violated"
+    assert judge(Inequality(rtol=1e-9), lambda d: (np.inf, np.inf), 5).status == "upheld"
 
 
 def test_coverage():

@@ -64,7 +64,7 @@ class Inequality(Form):
             excess = np.where(a <= b, np.minimum(a - b, 0), a - b - self.atol - self.rtol * np.maximum(np.abs(a), np.abs(b)))
             ratio = np.where((b > 0) & (a >= 0), a / b, 1 + (a - b) / (np.abs(a) + np.abs(b) + 1e-300))
             ratio = np.where(np.maximum(np.abs(a), np.abs(b)) > max(TINY, 1e3 * self.atol), ratio, 0.0)
-        excess = np.where(a == b, 0.0, excess)
+        excess = np.where(a == b, 0.0, np.where(np.isnan(excess), np.inf, excess))  # an infinite smaller side exceeds whatever is allowed
         return float(np.max(excess)), float(np.max(np.where(np.isnan(ratio), 0, ratio))), float(np.min(b)), evidence
 
     def _search(self, make, start, rng):
