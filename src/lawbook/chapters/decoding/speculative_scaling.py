@@ -41,7 +41,7 @@ def log_linear(
     return a + b * xp.log10(x)
 
 
-@paper.algorithm(
+@paper.law(
     r"\min_{a, b} \sum_t (y_t - a - b \log_{10} x_t)^2",
     requires={"x must hold at least two different values": lambda x: len(np.unique(x)) > 1},
     gives={"intercept": -2.0, "slope": 0.5},
