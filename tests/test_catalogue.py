@@ -71,7 +71,7 @@ def test_example(name):
     result = RESULTS[name]
     lacking = [a for a, q in result.arguments.items() if a not in result.defaults and q.example is None]
     assert not lacking, f"no example for {lacking}"
-    answer = run(result, **result.example())
+    answer = run(result, result.example())
     result.returns.read(answer.value, "answer")
     json.loads(dumps(answer.to_dict()))
     assert answer.columns()

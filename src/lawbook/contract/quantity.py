@@ -240,7 +240,7 @@ class Array(Quantity):
         with np.errstate(invalid="ignore"):
             wrong = ~of._inside(numbers) & ~missing
             if of.type is INT:
-                wrong |= (numbers != np.round(numbers)) & ~missing & ~infinite
+                wrong |= ((numbers != np.round(numbers)) | (np.abs(numbers) >= 2.0**63)) & ~missing & ~infinite  # beyond 64 bits
         wrong |= missing & (not of.nan)
         wrong |= infinite & (not of.infinite)
         if wrong.any():

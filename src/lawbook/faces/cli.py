@@ -223,10 +223,10 @@ def run_command(result):
         given = given_arguments(result, values, args_file)
         with bar(f"{result.id}", None) as progress:
             if workers is None and cluster is None:
-                answer = evaluate(result, progress=progress, **given)
+                answer = evaluate(result, given, progress=progress)
             else:
                 with workers_of(workers, cluster) as pool:
-                    answer = evaluate(result, progress=progress, spread=pool.map, **given)
+                    answer = evaluate(result, given, progress=progress, spread=pool.map)
         if plot:
             if not isinstance(answer, Sweep):
                 raise LawbookError(f"A plot needs a sweep: give a numeric argument of {result.id} a range such as 1k:1M:log:50.")

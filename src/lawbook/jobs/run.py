@@ -62,13 +62,14 @@ class Sweep(Shown):
         return f"<sweep of {self.result.id} over {', '.join(self.axes)}: {len(next(iter(self.rows.values())))} points>"
 
 
-def run(identifier, /, *, progress=None, spread=map, **given):
+def run(identifier, arguments=None, /, *, progress=None, spread=map, **given):
     """The Answer of result `slug.name`, or a Sweep where a numeric argument is one: "4k:1M:log:50", "1,2,4", a list or an array.
 
-    Several sweeps make a grid. Raises DomainError outside the domain; points of a sweep outside it become NaN with a caution. `spread` maps a function over parts of
-    the grid, as `map` or the `map` of workers do.
+    Several sweeps make a grid. Raises DomainError outside the domain; points of a sweep outside it become NaN with a caution. `arguments` is a dict of more arguments, for
+    those that have the name of an option here. `spread` maps a function over parts of the grid, as `map` or the `map` of workers do.
     """
     result = catalogue.result(identifier) if isinstance(identifier, str) else identifier
+    given = {**(arguments or {}), **given}
     axes = {name: axis for name, value in given.items() if name in result.arguments and (axis := sweep_of(value, name, result.arguments[name])) is not None}
     if axes:
         return _sweep(result, axes, {k: v for k, v in given.items() if k not in axes}, progress, spread)
