@@ -19,7 +19,8 @@ BELOW = {
     "jobs": {"contract", "numerics", "trials", "chapters", "artifacts", "fitting"},
     "faces": {"contract", "numerics", "trials", "chapters", "artifacts", "fitting", "jobs"},
 }
-HEAVY = {"scipy", "jax", "numba", "matplotlib", "plotly", "polars", "pandas", "sqlalchemy", "sklearn", "mpmath", "cvxpy", "PEPit", "torch", "rich", "joblib", "dask", "distributed"}
+HEAVY = {"scipy", "jax", "numba", "matplotlib", "plotly", "polars", "pandas", "sqlalchemy", "sklearn", "mpmath"}
+HEAVY |= {"cvxpy", "PEPit", "torch", "rich", "joblib", "dask", "distributed", "feedparser", "httpx2", "gguf", "pebble"}
 FILES = sorted(PACKAGE.glob("*/**/*.py"))
 
 

@@ -1,6 +1,6 @@
 """lawbook: the executable handbook of machine-learning theory.
 
-find, run, solve, fit, plan and verify are the verbs; `lawbook.paper(slug)` and `lawbook.result("slug.name")` are the objects they speak of.
+find, run, solve, fit, plan, audit and verify are the verbs; `lawbook.paper(slug)` and `lawbook.result("slug.name")` are the objects they speak of.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ _HOMES = {
     "solve": "jobs.solve",
     "fit": "jobs.fit",
     "plan": "jobs.plan",
+    "audit": "jobs.audit",
     "verify": "jobs.verify",
     "findings": "jobs.verify",
     "paper": "contract.catalogue",
@@ -22,7 +23,7 @@ _HOMES = {
     "LawbookError": "contract",
     "DomainError": "contract",
 }
-__all__ = ["DomainError", "LawbookError", "find", "findings", "fit", "paper", "papers", "plan", "result", "run", "solve", "verify"]
+__all__ = ["DomainError", "LawbookError", "audit", "find", "findings", "fit", "paper", "papers", "plan", "result", "run", "solve", "verify"]
 
 
 def __getattr__(name):

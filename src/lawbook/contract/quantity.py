@@ -321,6 +321,8 @@ class Choice(Quantity):
     options: tuple
 
     def _read(self, value, name):
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise self.refuse(value, name)
         for option in self.options:
             if value == option or (isinstance(value, str) and not isinstance(option, str) and value == str(option)):
                 return option

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ import click
 from ..contract import LawbookError, catalogue
 from ..contract.encoding import dumps
 from ..contract.numbers import show_number
+from .audit_command import audit
 
 FORMATS = click.Choice(["table", "json", "csv"])
 MARKS = {"upheld": "green", "violated": "red", "vacuous": "yellow", "inconclusive": "bright_black"}
@@ -63,11 +65,19 @@ def write_csv(columns):
         out.writerow([value if isinstance(value, str | int | float) else dumps(value) for value in row])
 
 
+LATER = {"serve": "web.commands", "digest": "digest_command"}  # verbs in modules of their own, imported when they are asked for
+
+
 class Verbs(click.Group):
     """The verbs in the order a newcomer needs them."""
 
     def list_commands(self, ctx):
-        return list(self.commands)
+        return [*self.commands, *LATER]
+
+    def get_command(self, ctx, cmd_name):
+        if cmd_name in LATER:
+            return getattr(import_module(f".{LATER[cmd_name]}", __package__), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
 
 class Results(click.Group):
@@ -100,7 +110,9 @@ def lawbook():
     lawbook solve SLUG.RESULT tokens=? --target 2.0 --params 7B
     lawbook fit runs.csv                 which law fits these training runs
     lawbook plan runs.csv --compute 1e24 what to train with this budget
+    lawbook audit MODEL --device h100    what serving costs, and which layers stand out
     lawbook verify SLUG                  put its claims on trial
+    lawbook serve                        the book in a browser
 
     Numbers may be written 70B, 128k (= 128000), 128Ki (= 131072), 1e21, 50%.
     """
@@ -383,7 +395,7 @@ def fit(tables, tests, warmup_steps, report, form, workers, cluster, **options):
         from .report import write_fit, write_scores
 
         write = write_scores if isinstance(ranking, ScoresFit) else write_fit
-        write(ranking, report, _command_line())
+        write(ranking, report, command_line())
         say(f"report written to {report}")
     if form == "json":
         click.echo(dumps(ranking.to_dict()))
@@ -402,7 +414,7 @@ def fit(tables, tests, warmup_steps, report, form, workers, cluster, **options):
         say(f"{name}: {reason}")
 
 
-def _command_line():
+def command_line():
     import shlex
 
     return shlex.join(["lawbook", *click.get_current_context().find_root().obj])
@@ -411,6 +423,9 @@ def _command_line():
 def _is_curve(table):
     """Steps and losses without sizes are a loss curve."""
     return "step" in table.columns and "params" not in table.columns and not {"curve", "schedule"} & table.columns.keys()
+
+
+lawbook.add_command(audit)
 
 
 @lawbook.command()
@@ -447,7 +462,7 @@ def plan(source, form, utilization, report, curves, **options):
     if report:
         from .report import write_plan
 
-        write_plan(made, report, _command_line())
+        write_plan(made, report, command_line())
         say(f"report written to {report}")
     if form == "json":
         click.echo(dumps(made.to_dict()))

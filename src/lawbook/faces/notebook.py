@@ -8,6 +8,7 @@ from ..contract import Paper, Result, Verdict
 from ..contract.numbers import show_number
 from ..contract.paper import SOURCES, described
 from ..contract.verdict import STATUSES
+from ..jobs.audit import Audit
 from ..jobs.fitted import Ranking
 from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
@@ -21,7 +22,18 @@ MOST_PARAMETERS = 12
 
 def html(shown):
     """The HTML of a paper, a result, an answer, a sweep, a solution, a ranking of fits or a verdict."""
-    drawers = {Paper: _paper, Result: _result, Answer: _answer, Sweep: _sweep, Solution: _solution, Ranking: _ranking, ScoresFit: _scores, Plan: _plan, Verdict: _verdict}
+    drawers = {
+        Paper: _paper,
+        Result: _result,
+        Answer: _answer,
+        Sweep: _sweep,
+        Solution: _solution,
+        Ranking: _ranking,
+        ScoresFit: _scores,
+        Plan: _plan,
+        Audit: _audit,
+        Verdict: _verdict,
+    }
     return next(draw(shown) for kind, draw in drawers.items() if isinstance(shown, kind))
 
 
@@ -54,13 +66,13 @@ def cell(value, unit=""):
     return escape(show_number(value, unit)) if isinstance(value, int | float | complex) or value is None else escape(str(value))
 
 
-def table(columns, units=None):
+def table(columns, units=None, most=MOST_ROWS):
     """Columns (name -> cells) as a table; long ones are cut with a note."""
     units = units or {}
     heads = "".join(f"<th>{escape(name)}{f' <small>({escape(units[name])})</small>' if units.get(name) else ''}</th>" for name in columns)
     rows = list(zip(*columns.values(), strict=True))
-    body = "".join("<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>" for row in rows[:MOST_ROWS])
-    cut = f"<p><small>{len(rows) - MOST_ROWS} more rows</small></p>" if len(rows) > MOST_ROWS else ""
+    body = "".join("<tr>" + "".join(f"<td>{cell(v)}</td>" for v in row) + "</tr>" for row in rows[:most])
+    cut = f"<p><small>{len(rows) - most} more rows</small></p>" if len(rows) > most else ""
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{cut}"
 
 
@@ -140,6 +152,34 @@ def statement(law):
 def _scores(found):
     said = "".join(f"<p><small>{escape(sentence)}</small></p>" for sentence in [*found.remarks(), *found.said])
     return f"<p>{escape(found.split)}.</p>{table(found.ranked())}{said}"
+
+
+LAYER_COLUMNS = ("name", "rows", "columns", "alpha", "stable_rank", "kappa", "rank_90", "spikes", "low_rank_saved", "quantization_error", "bits", "kappa_order")
+
+
+def config_tables(found):
+    """(title, table) of what serving costs, the layers, the parts of the time, and the savings."""
+    entries = found.quantities
+    costs = {"": list(entries), "value": [q["value"] for q in entries.values()], "unit": [q["unit"] for q in entries.values()], "source": [q["source"] for q in entries.values()]}
+    return [(title, table(columns)) for title, columns in {"what serving costs": costs, **found.tables()}.items() if columns]
+
+
+def layer_table(found):
+    columns = found.columns()
+    return table({name: columns[name] for name in LAYER_COLUMNS}, most=len(found.layers))
+
+
+def pair_table(found):
+    return table({name: [row[name] for row in found.pairs] for name in found.pairs[0]}, most=len(found.pairs)) if found.pairs else ""
+
+
+def _audit(found):
+    parts = [f"<h3>{escape(title)}</h3>{shown}" for title, shown in config_tables(found.config)] if found.config else []
+    said = [*(found.config.sentences if found.config else []), *(found.weights.remarks() if found.weights else []), *found.left_out]
+    cautions = _cautions(found.config.warnings) if found.config else ""
+    return f"<h4>{escape(found.path)}</h4>{''.join(parts)}{layer_table(found.weights) if found.weights and found.weights.layers else ''}{cautions}" + "".join(
+        f"<p>{escape(sentence)}</p>" for sentence in said
+    )
 
 
 def _plan(plan):

@@ -13,6 +13,8 @@ from ..jobs import scores
 from . import notebook
 from .plots import figure, svg
 
+MOST_ROLES = 12  # kinds of matrices that a picture tells apart
+
 
 def page(template, path, **content):
     """Render a template into `path`, whole or not at all."""
@@ -74,6 +76,51 @@ def write_fit(ranking, path, command):
         else "",
         shown=notebook.html(ranking),
     )
+
+
+def write_audit(found, path, command):
+    """An audit as one page: what serving costs and what each saving buys; the spectra of the weights and the layers that stand out."""
+    config, weights = found.config, found.weights
+    figures = []
+    if weights and weights.layers:
+        figures = [
+            (svg(layer_figure(weights, "alpha", "alpha of the heavy tail", (2, 6))), "Tail of the spectrum: below 2 over-trained, above 6 under-trained by the paper's reading."),
+            (svg(layer_figure(weights, "stable_rank", "stable rank", log=True)), "Squared Frobenius norm over the squared largest singular value."),
+            (svg(layer_figure(weights, "kappa", "condition number", log=True)), "Largest singular value over the smallest."),
+            (svg(bits_figure(weights)), "Bits of the best allocation at the budget, against what a layer loses when it is quantised."),
+        ]
+    page(
+        "audit.html",
+        path,
+        found=found,
+        command=command,
+        figures=figures,
+        config=notebook.config_tables(config) if config else None,
+        layers=notebook.layer_table(weights) if weights and weights.layers else "",
+        pairs=notebook.pair_table(weights) if weights else "",
+    )
+
+
+def layer_figure(weights, key, name, band=None, log=False):
+    """One measure over the layers, in the order of the model, by what the matrices are for."""
+    fig, axes = figure(6.2, 3.4)
+    roles = [row["name"].removesuffix(".weight").rpartition(".")[2] for row in weights.layers]
+    for role in sorted(set(roles), key=roles.index)[:MOST_ROLES]:
+        at = [i for i, other in enumerate(roles) if other == role]
+        axes.plot(at, [weights.layers[i][key] for i in at], "o-", markersize=3, linewidth=0.7, label=role)
+    if band:
+        axes.axhspan(*band, color="#2a9d6f", alpha=0.08, zorder=0)
+    axes.set(xlabel="matrix, in the order of the model", ylabel=name, yscale="log" if log else "linear")
+    axes.legend(frameon=False, fontsize=7, ncols=2)
+    return fig
+
+
+def bits_figure(weights):
+    fig, axes = figure(6.2, 3.4)
+    rows = [row for row in weights.layers if row["quantization_error"] == row["quantization_error"]]
+    axes.plot([row["quantization_error"] for row in rows], [row["bits"] for row in rows], "o", markersize=4, alpha=0.7)
+    axes.set(xlabel="share of the squared weights lost at the budget's width", ylabel="bits per weight", xscale="log")
+    return fig
 
 
 def write_scores(found, path, command):
