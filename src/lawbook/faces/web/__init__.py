@@ -1,0 +1,1 @@
+"""The workbench: the book in a browser."""
