@@ -18,7 +18,7 @@ from lawbook.faces.web.app import Settings, create_app
 from lawbook.jobs.queue import Limits
 if __name__ == "__main__":
     port, *folders = sys.argv[1:]
-    app = create_app(Settings(port=int(port), folders=tuple(folders), limits=Limits(upload=2**20, at_once=2), live_seconds=2.0))
+    app = create_app(Settings(port=int(port), folders=tuple(folders), limits=Limits(upload=2**20, at_once=2), live_seconds=8.0))
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning")
 """
 BREAKS = """

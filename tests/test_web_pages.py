@@ -565,17 +565,18 @@ def seconds(client, address):
     return statistics.median(taken)
 
 
-def test_a_full_book_answers_quickly(full_server):
-    assert full_server.seconds < 6  # 2 s on a machine of its own; tests share theirs
+def test_a_full_book_is_light_and_nowhere_slow(full_server):
+    """Times are measured by benchmarks/workbench.py; these ceilings only catch what has become a hundred times slower."""
+    assert full_server.seconds < 30
     with httpx.Client(base_url=full_server.address, timeout=60) as client:
         first = client.get("/")
         assert 330 < int(re.search(r"(\d+) papers", first.text)[1]) < 350
         weight = len(first.content) + sum(len(client.get(address).content) for address in set(re.findall(r'(?:href|src)="(/static/[^"]+)"', first.text)))
         assert weight < 300_000
         for words in ("attention loss", "gamma", "sca", "how long is the context"):
-            assert seconds(client, f"/?part=papers&q={words}") < 0.05
+            assert seconds(client, f"/?part=papers&q={words}") < 1
         for address in ("/", "/paper/made-paper-7", "/paper/rope-base-region", "/verdicts", "/tag/attention", "/feed.xml"):
-            assert seconds(client, address) < 0.1
+            assert seconds(client, address) < 2
 
 
 def test_two_hundred_requests_at_once(full_server):

@@ -93,7 +93,7 @@ def _word(value):
 def _run(options, paths, setting):
     from .run import run
 
-    return run(options["result"], progress=lambda done, total: setting.say(done, total, "points"), **options["arguments"])
+    return run(options["result"], options["arguments"], progress=lambda done, total: setting.say(done, total, "points"))
 
 
 def _solve(options, paths, setting):

@@ -29,7 +29,7 @@ def evaluate(identifier, given):
     result = catalogue.result(identifier)
     axes = [values for name, value in given.items() if name in result.arguments and (values := sweep_of(value, name, result.arguments[name])) is not None]
     _bounded(math.prod(map(len, axes)))
-    return _shown(run(result, **given))
+    return _shown(run(result, given))
 
 
 def draw(identifier, name, values, by, others, given):
@@ -43,7 +43,7 @@ def draw(identifier, name, values, by, others, given):
         axes[by] = sweep_of(others, by, result.arguments[by]).tolist()
         lines = len(axes[by])
     _bounded(len(axes[name]) * lines)
-    sweep = run(result, **axes, **{key: value for key, value in given.items() if key not in axes})
+    sweep = run(result, {**given, **axes})
     if start is not None:
         sweep = replace(sweep, axes={**sweep.axes, name: sweep.axes[name][1:]}, rows={key: column[lines:] for key, column in sweep.rows.items()})
     return _shown(sweep)

@@ -164,7 +164,8 @@ def _sweep(result, axes, fixed, progress, spread):
     rows = {name: g.tolist() for name, g in grid.items()}
     shape = next(value for value in answers if value is not None)
     for name, pick in _cells(shape, result):
-        rows[name] = [math.nan if value is None else pick(value) for value in answers]
+        column = f"answer.{name}" if name in axes else name  # a field with the name of a swept argument
+        rows[column] = [math.nan if value is None else pick(value) for value in answers]
     return Sweep(result, axes, bound, rows, list(said))
 
 
@@ -227,7 +228,7 @@ def unit_of(result, column):
     if column in result.arguments:
         return result.arguments[column].unit
     quantity = result.returns
-    for key in column.split("."):
+    for key in column.removeprefix("answer.").split("."):
         if isinstance(quantity, Record | Table):
             quantity = (quantity.fields if isinstance(quantity, Record) else quantity.columns).get(key, quantity)
     return quantity.unit

@@ -179,7 +179,7 @@ def small_run(identifier, given):
     points = math.prod(len(axis) for name, value in given.items() if name in result.arguments and (axis := sweep_of(value, name, result.arguments[name])) is not None)
     if points > MOST_POINTS:
         raise TooLong(f"Sweeps of more than {MOST_POINTS:,} points wait for their turn; this one has {points:,}.")
-    return encoded(evaluate, MOST_CHARACTERS, result, **given)
+    return encoded(evaluate, MOST_CHARACTERS, result, given)
 
 
 def small_solve(identifier, options):
