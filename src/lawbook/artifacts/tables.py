@@ -54,6 +54,11 @@ class RunsTable:
             self.say(f"{(~kept).sum()} of {len(self)} rows are left out: {'; '.join(reasons)}")
         return np.flatnonzero(kept)
 
+    @property
+    def is_curve(self):
+        """Whether this is one loss curve: steps and losses without sizes."""
+        return "step" in self.columns and "params" not in self.columns and not {"curve", "schedule"} & self.columns.keys()
+
     def say(self, *sentences):
         """Each sentence once, whoever says it how often."""
         self.said += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.said]

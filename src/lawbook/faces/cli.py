@@ -383,7 +383,7 @@ def fit(tables, tests, warmup_steps, report, form, workers, cluster, **options):
 
     def read(paths):
         table = read_runs(paths[0]) if len(paths) == 1 else None
-        return table if table is not None and not _is_curve(table) else read_curves(paths, warmup_steps=warmup_steps)
+        return table if table is not None and not table.is_curve else read_curves(paths, warmup_steps=warmup_steps)
 
     source = read(tables) if tables else read_runs(datasets.load("ladder"))
     if not tables:
@@ -418,11 +418,6 @@ def command_line():
     import shlex
 
     return shlex.join(["lawbook", *click.get_current_context().find_root().obj])
-
-
-def _is_curve(table):
-    """Steps and losses without sizes are a loss curve."""
-    return "step" in table.columns and "params" not in table.columns and not {"curve", "schedule"} & table.columns.keys()
 
 
 lawbook.add_command(audit)

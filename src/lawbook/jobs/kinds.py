@@ -122,7 +122,7 @@ def _fit(options, paths, setting):
 
     setting.say(text="reading the table")
     table = read_runs(paths[0]) if len(paths) == 1 else read_runs(datasets.load("ladder")) if not paths else None
-    if table is None or _is_curve(table):
+    if table is None or table.is_curve:
         table = read_curves(paths)
     if not paths:
         table.say("no table given: fitted to lawbook's own ladder of training runs")
@@ -134,11 +134,6 @@ def _fit(options, paths, setting):
         setting.say(len(done), None, f"fitted {name}")
 
     return fit(table, progress=progress, **options)
-
-
-def _is_curve(table):
-    """Steps and losses without sizes are a loss curve."""
-    return "step" in table.columns and "params" not in table.columns and not {"curve", "schedule"} & table.columns.keys()
 
 
 def _plan(options, paths, setting):
