@@ -445,10 +445,12 @@ def model(package):
 
 
 PEAK = """
+def peak():  # ru_maxrss would count what the process was forked from
+    return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 import resource, sys
 from lawbook.jobs.audit_weights import audit_weights
 found = audit_weights(sys.argv[1], decompose=False, resume=False)
-print(len(found.layers), len(found.faults), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, found.totals["median_alpha"])
+print(len(found.layers), len(found.faults), peak(), found.totals["median_alpha"])
 """
 
 
