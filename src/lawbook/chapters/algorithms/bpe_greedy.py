@@ -4,13 +4,12 @@ from collections import Counter
 from functools import cache, partial, reduce
 from heapq import heapify, heappop, heappush
 from itertools import chain, pairwise, product
-from time import process_time
 
 import numpy as np
 
 from lawbook.contract import Paper, count, flag, listing, probability, real, record, text
 from lawbook.numerics import arrays
-from lawbook.trials import Guarantee, Identity, Inequality, Rate
+from lawbook.trials import Guarantee, Identity, Inequality
 
 paper = Paper(
     __name__,
@@ -270,22 +269,6 @@ def curvature_by_enumeration(draw, claim):
     saved = len(start) - len(reduce(merged, optimum, start))
     gaps = [1 - (len(start) - len(reduce(merged, s + optimum, start)) - saved) / (len(start) - n) for s, n in length.items() if n < len(start)]
     return [max(gaps), min(length.values())], [claim(string, merges), bpe_optimal(string, merges)["length"]], {"text": string, "merges": merges}
-
-
-@paper.trial(Rate(within=0.25, one_sided=True), of=[bpe_train], controls={"all pairs counted again at every merge": recounted}, quick=3, full=3)
-def time_of_training(draw, claim, effort):
-    """Processor time with a merge for every fifty characters of Zipf text grows nearly linearly (slope at most 1.25)."""
-    sizes, spent, _ = 500 * 2 ** np.arange(5 if effort == "quick" else 7), [], claim("compiled first", 1)
-    words = ["".join(draw.rng.choice(list("etaoinshrdlucm"), size=length)) for length in draw.rng.integers(1, 10, size=2000)]
-    for size in sizes.tolist():
-        string = " ".join(words[i] for i in np.minimum(draw.rng.zipf(1.3, size=size // 3), 2000) - 1)[:size]
-        times = []
-        while len(times) < 5 and sum(times) < 0.1:  # the least of several: other work on the machine only adds
-            began = process_time()
-            claim(string, size // 50)
-            times.append(process_time() - began)
-        spent.append(min(times))
-    return sizes, spent, 1.0
 
 
 @paper.finding(
