@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from ..contract import LawbookError
 from ..contract.encoding import dumps
@@ -44,7 +45,7 @@ def main(report=None):
     except LawbookError as error:
         outcome = {"state": "failed", "message": _without_places(str(error), order["files"])}
     except Exception as error:  # a defect of one job must not end the server's others
-        if isinstance(error, MemoryError) or "failed to map" in str(error):  # a library that finds no room to be loaded
+        if isinstance(error, MemoryError) or "failed to map" in str(error) or _at_limit(order["memory"]):  # libraries without room fail in many ways
             message = f"The job needs more memory than the {order['memory'] / GIBIBYTE:.3g} GiB that it may take."
         else:
             traceback.print_exc()
@@ -84,6 +85,15 @@ def _end_with_server():
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGKILL)
+
+
+def _at_limit(memory):
+    """Whether this process has come within a tenth of the memory that it may take."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return False
+    return any(line.startswith("VmPeak") and int(line.split()[1]) * 1024 > 0.9 * memory for line in status.splitlines())
 
 
 def _without_places(sentence, paths):

@@ -194,7 +194,7 @@ def replaced_from_target(*args, **options):
     of=[speculative_sample],
     controls={"kept with probability p(x)": kept_with_its_probability, "replaced from p, not the residual": replaced_from_target},
     quick=3000,
-    full=60_000,
+    full=1_000_000,
 )
 def lossless(draw, sample):
     """Three tokens in a row after a prompt, over several rounds, have the probabilities that the target alone gives them."""
