@@ -152,3 +152,16 @@ assert peak < 2, peak
 def test_a_million_rows_fit_in_two_gibibytes():
     done = subprocess.run([sys.executable, "-c", BIG], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_loss_of_nought_is_refused_by_row():
+    table = runs(20)
+    table["loss"][5] = 0.0
+    with pytest.raises(LawbookError, match=r"loss \(row 6\) must be a number above 0"):
+        lawbook.fit(table, law=LAW)
+
+
+def test_options_that_do_not_reach_general_forms_are_named():
+    table = {"width": np.arange(1.0, 21), "loss": 2 + 1 / np.arange(1.0, 21)}
+    found = lawbook.fit(table, quantile=0.1, bootstrap=0).best
+    assert found.law.kind == "form" and found.converged is None and any("huber_delta, quantile had no effect" in note for note in found.notes)

@@ -2,6 +2,7 @@
 
 import math
 
+CONVERGED = {True: "converged, ", False: "NOT converged, ", None: ""}
 MANY = 12  # parameters from which only their number is told
 
 
@@ -10,7 +11,7 @@ def ranking_lines(ranking):
     yield ranking.split
     for found in ranking.fits:
         yield ""
-        yield f"{found.law.id}   rms residual {found.rms:.3g}   {'converged' if found.converged else 'NOT converged'}, {found.agreed}"
+        yield f"{found.law.id}   rms residual {found.rms:.3g}   {CONVERGED[found.converged]}{found.agreed}"
         if found.law.kind == "form":
             yield f"  {found.law.statement}"
         yield from _parameters(found)

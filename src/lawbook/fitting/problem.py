@@ -166,6 +166,9 @@ def pose(law: Result, table, rows=None, group=None, *, to_fit=True):
     rows = np.arange(len(table)) if rows is None else np.asarray(rows)
     curves = not all(_pointwise(law, name) for name in data)  # their schedules go on where no loss was logged
     keep = rows[np.isfinite(observed[rows])] if curves else np.intersect1d(rows, table.usable([law.observes, *(column_of(name, columns) for name in data)]))
+    answer = law.returns.of if isinstance(law.returns, Array) else law.returns
+    if isinstance(answer, Number) and answer.above and answer.low == 0 and (wrong := keep[observed[keep] <= 0]).size:
+        raise LawbookError(f"{law.observes} (row {wrong[0] + 1}) must be a number above 0, as {law.id} gives no other; it was {observed[wrong[0]]:g}.")
     groups = [keep]
     if group is not None and curves:
         labels = columns[group]

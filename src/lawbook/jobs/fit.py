@@ -18,6 +18,7 @@ from .holdout import baseline, dearest, order_of, split
 
 OUTLYING = 8  # robust standard deviations beyond which a row is flagged
 MANY = 20_000  # rows from which the normal approximation stands in for resamples
+STARTS = 1024
 RESAMPLING = ("pairs", "residual", "group")
 
 
@@ -34,6 +35,12 @@ class How:
     seed: int
     run: Callable
 
+    def unheard(self):
+        """What was asked for and does not reach general forms, which have a loss, starts and resamples of their own."""
+        asked = {"huber_delta, quantile": self.loss != Loss(), "starts": self.starts != STARTS, "resampling": self.resampling != "pairs", "profile": self.profile}
+        names = [name for name, given in asked.items() if given]
+        return [f"general forms have a loss, starts and resamples of their own: {', '.join(names)} had no effect on them"] if names else []
+
 
 def fit(
     source,
@@ -49,7 +56,7 @@ def fit(
     profile=False,
     huber_delta=1e-3,
     quantile=0.5,
-    starts=1024,
+    starts=STARTS,
     seed=0,
     run=map,
     progress=None,

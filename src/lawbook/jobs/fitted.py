@@ -25,7 +25,7 @@ class Fit:
     rms: float  # of the residuals: log ratios where every observation is positive
     aic: float  # of normal (log) residuals; comparable between laws of the same rows
     bic: float
-    converged: bool
+    converged: bool | None  # None where the fitter does not tell
     agreed: str
     condition: float  # of the scaled information matrix
     test: dict[str, Any]  # rows, relative_error, worst, r2, baseline, baseline_error; empty without held-out rows
