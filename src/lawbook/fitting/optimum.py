@@ -12,7 +12,7 @@ from .uncertainty import Spread, spread
 class Optimum:
     theta: np.ndarray
     objective: float  # weighted sum of losses
-    converged: bool
+    converged: bool | None  # None where the law's own fitter does not tell; it warns where it stopped short
     agreed: str  # in words: of the best starts, how many came to the same objective
     spread: Spread
 
@@ -22,7 +22,7 @@ def optimum(problem, loss, *, starts=1024, seed=0):
     if problem.law.fitter is not None:
         given = problem.law.fitter(problem.calls, problem.observed, huber_delta=loss.delta, seed=seed)
         theta = np.array([given[p.name] for p in problem.parameters], float)
-        objective, converged, agreed = problem.objective(theta, loss), True, "fitted by the paper's own algorithm"
+        objective, converged, agreed = problem.objective(theta, loss), None, "fitted by the paper's own algorithm"
     elif engine.fits(problem):
         theta, objective, converged, count = engine.solve(problem, loss, starts=starts, seed=seed)
         agreed = f"{count} of the {engine.FINALISTS} best of {starts} starts agree"

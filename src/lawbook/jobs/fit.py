@@ -160,7 +160,7 @@ def _fit_one(law, table, held, parts, how, holdout, order, group):
     found = optimum(problem, how.loss, starts=how.starts, seed=how.seed)
     theta, spread, names = found.theta, found.spread, [p.name for p in problem.parameters]
     residuals, rows = problem.residuals(theta), np.concatenate(problem.rows)
-    notes = ([] if found.converged else ["the solver stopped before it converged"]) + uncertainty.identifiability(names, spread) + _outlying(residuals, rows)
+    notes = (["the solver stopped before it converged"] if found.converged is False else []) + uncertainty.identifiability(names, spread) + _outlying(residuals, rows)
     if group is not None:
         notes.append(f"one set of constants for every {group}")
     resamples = _resamples(problem, found, how, table, notes)
