@@ -1,5 +1,6 @@
 """Work spread over processes: the same answers bit for bit, whoever works and whoever dies on the way."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -207,3 +208,18 @@ def test_sweeps_and_fits_are_the_same_wherever_they_are_made(shell, cluster, tmp
     for command in (sweep, fit):
         here = shell(*command)
         assert here[0] == 0 and here[1] == shell(*command, "--workers", "2")[1] == shell(*command, "--cluster", cluster)[1]
+
+
+def swallows(task):
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    return task
+
+
+def test_an_interrupt_that_a_library_swallows_is_heeded():
+    done, before = [], signal.getsignal(signal.SIGINT)
+    with workers() as here, pytest.raises(KeyboardInterrupt):
+        for index, _ in here.each(swallows, [1, 2]):
+            done.append(index)
+    assert not done and signal.getsignal(signal.SIGINT) is before

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import signal
 import threading
 import time
 import warnings
@@ -59,7 +60,7 @@ class Here:
     def each(self, function, tasks):
         """(index, answer) of every task, as they are done."""
         for index, task in enumerate(tasks):
-            with alone():
+            with alone(), heeded():
                 answer = function(task)
             yield index, answer
 
@@ -163,6 +164,28 @@ def alone():
 
     with _ONE_AT_A_TIME, threadpool_limits(1):
         yield
+
+
+@contextmanager
+def heeded():
+    """Ctrl-C ends what is inside, at the latest when it is done: compilers and callbacks swallow the exception, and an answer made after that is not to be trusted."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _work(index, function, task, places, build=None):
