@@ -27,6 +27,12 @@ def load(name):
     scaling-tasks       task -> columns with `split` ("train", "test"): parallel, sft, moe, data_constrained, domain_mix
     leaderboard         table -> columns: data_v1, base_llm_benchmark_eval, base_llm_emergent_capability_eval, tokens, lower_bounds
     limit-small         {queries, documents: ids; relevance: matrix[queries, documents]}
+    adult               columns of the census records, training and test part together (`part`): age, workclass, ..., sex, ..., native_country, income (0 or 1)
+    ihdp                columns treatment, outcome, counterfactual, mean_untreated, mean_treated, covariates[n, 25]
+    accept-reject       records {prompt, accepted, refused: lists of text}; offensive in part, never to be shown
+    judged-answers      questions {question_id, category, question, answers: [{score, text}]}
+    watermark-example   records {prompt, continuations: lists of text}
+    rna-motifs          columns motif, target, constraint, rivals of motifs that no sequence folds into
     """
     loaders = {
         "ladder": lambda: read_columns(SHIPPED / "runs.csv"),
@@ -37,6 +43,12 @@ def load(name):
         "scaling-tasks": lambda: _tables("scaling-tasks"),
         "leaderboard": lambda: _tables("leaderboard"),
         "limit-small": _limit_small,
+        "adult": _adult,
+        "ihdp": _ihdp,
+        "accept-reject": _accept_reject,
+        "judged-answers": lambda: _json_lines(folder("judged-answers") / "answers.jsonl"),
+        "watermark-example": _watermark_example,
+        "rna-motifs": _rna_motifs,
     }
     if name not in loaders:
         raise UnknownName("data set", name, loaders)
@@ -100,12 +112,71 @@ def _tables(name):
 
 
 def _limit_small():
-    import json
-
     place = folder("limit-small")
-    documents, queries = ([json.loads(line)["_id"] for line in (place / f"{kind}.jsonl").read_text().splitlines()] for kind in ("corpus", "queries"))
+    documents, queries = ([row["_id"] for row in _json_lines(place / f"{kind}.jsonl")] for kind in ("corpus", "queries"))
     relevance = np.zeros((len(queries), len(documents)), int)
-    for line in (place / "qrels.jsonl").read_text().splitlines():
-        row = json.loads(line)
+    for row in _json_lines(place / "qrels.jsonl"):
         relevance[queries.index(row["query-id"]), documents.index(row["corpus-id"])] = row["score"] > 0
     return {"queries": queries, "documents": documents, "relevance": relevance}
+
+
+def _json_lines(path):
+    import json
+
+    with Path(path).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines if line.strip()]
+
+
+ADULT = [
+    "age",
+    "workclass",
+    "final_weight",
+    "education",
+    "education_years",
+    "marital_status",
+    "occupation",
+    "relationship",
+    "race",
+    "sex",
+    "capital_gain",
+    "capital_loss",
+    "hours_per_week",
+    "native_country",
+    "income",
+]
+
+
+def _adult():
+    rows = []
+    for part, name in (("train", "adult.data"), ("test", "adult.test")):
+        with (folder("adult") / name).open(newline="") as lines:
+            rows += [[*row[:-1], str(int(row[-1].startswith(">"))), part] for row in csv.reader(lines, skipinitialspace=True) if len(row) == len(ADULT)]
+    return {key: _floats(values) for key, values in zip([*ADULT, "part"], map(list, zip(*rows, strict=True)), strict=True)}
+
+
+def _ihdp():
+    values = np.loadtxt(folder("ihdp") / "ihdp_npci_1.csv", delimiter=",")
+    names = ("treatment", "outcome", "counterfactual", "mean_untreated", "mean_treated")
+    return dict(zip(names, values.T[: len(names)], strict=True)) | {"covariates": values[:, len(names) :]}
+
+
+def _accept_reject():
+    rows = _json_lines(folder("accept-reject") / "accept_reject.jsonl")
+    return [{"prompt": row["prompt"], "accepted": row["acc_responses"], "refused": row["rej_responses"]} for row in rows]
+
+
+def _watermark_example():
+    rows = _json_lines(folder("watermark-example") / "example.jsonl")
+    return [{"prompt": row["title"], "continuations": [text for texts in row["comments"].values() for text in texts]} for row in rows]
+
+
+def _rna_motifs():
+    import ast
+
+    columns = read_columns(folder("rna-motifs") / "results.uniq.csv")
+    return {
+        "motif": columns["Motif"].tolist(),
+        "target": columns["Target"].tolist(),
+        "constraint": columns["Constr"].tolist(),
+        "rivals": [ast.literal_eval(text) for text in columns["Rivals"].tolist()],
+    }
