@@ -127,31 +127,16 @@ def _json_lines(path):
         return [json.loads(line) for line in lines if line.strip()]
 
 
-ADULT = [
-    "age",
-    "workclass",
-    "final_weight",
-    "education",
-    "education_years",
-    "marital_status",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "capital_gain",
-    "capital_loss",
-    "hours_per_week",
-    "native_country",
-    "income",
-]
+ADULT = "age workclass final_weight education education_years marital_status occupation relationship race sex capital_gain capital_loss hours_per_week native_country"
+ADULT_COLUMNS = (*ADULT.split(), "income")
 
 
 def _adult():
     rows = []
     for part, name in (("train", "adult.data"), ("test", "adult.test")):
         with (folder("adult") / name).open(newline="") as lines:
-            rows += [[*row[:-1], str(int(row[-1].startswith(">"))), part] for row in csv.reader(lines, skipinitialspace=True) if len(row) == len(ADULT)]
-    return {key: _floats(values) for key, values in zip([*ADULT, "part"], map(list, zip(*rows, strict=True)), strict=True)}
+            rows += [[*row[:-1], str(int(row[-1].startswith(">"))), part] for row in csv.reader(lines, skipinitialspace=True) if len(row) == len(ADULT_COLUMNS)]
+    return {key: _floats(values) for key, values in zip([*ADULT_COLUMNS, "part"], map(list, zip(*rows, strict=True)), strict=True)}
 
 
 def _ihdp():
