@@ -315,7 +315,7 @@ def reweighted_in_proportion(logits, seed, *, alpha, **options):
     return sample_token(logits, seed, alpha=1.0, **options)
 
 
-@paper.trial(Distribution(), of=[sample_token], controls={"re-weighted in proportion": reweighted_in_proportion}, quick=3000, full=100_000)
+@paper.trial(Distribution(), of=[sample_token], controls={"re-weighted in proportion": reweighted_in_proportion}, quick=3000, full=1_000_000)
 def sampled(draw, sample):
     """Tokens follow the truncated and re-weighted softmax: at alpha = 2, where missing mass is shared equally, with a fixed number kept and with a price."""
     z, temperature, counts = np.array([2.0, -1.0, 0.5, 1.5, 0.0, -2.0]), 1.5, {}

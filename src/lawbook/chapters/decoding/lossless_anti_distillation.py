@@ -113,7 +113,7 @@ def greedy(probabilities, *_):
     return int(np.argmax(probabilities))
 
 
-@paper.trial(Distribution(), of=[lads_sample], controls={"seed without the count": seeded_without_count, "most probable token": greedy}, quick=12_000, full=200_000)
+@paper.trial(Distribution(), of=[lads_sample], controls={"seed without the count": seeded_without_count, "most probable token": greedy}, quick=12_000, full=1_000_000)
 def one_account(draw, claim):
     """The tokens that one account gets follow the model's law, and neighbours in order, in a bucket and in an answer are independent."""
     p, key, asked, seen = draw.dirichlet(1.0, 4), int(draw.rng.integers(2**62)), {}, {}

@@ -378,7 +378,7 @@ def no_residual(p, q, k, method, sampling, rng, size):
     claim=(verified, kseq_acceptance),
     controls={"min(1, p/q) without residual": (no_residual, kseq_acceptance), "K-SEQ with rho = 1": (verified, undivided)},
     quick=20_000,
-    full=400_000,
+    full=1_000_000,
 )
 def lossless(draw, claim):
     """Tokens from each verifier follow the target law."""
