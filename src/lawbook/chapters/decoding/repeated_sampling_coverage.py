@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from lawbook.contract import Paper, caution, count, either, nonnegative, optional, positive, probability, real, record, vector
-from lawbook.numerics import arrays, special
+from lawbook.numerics import arrays, special, statistics
 from lawbook.trials import Estimate, Forecast, Guarantee, Identity, Prediction
 
 paper = Paper(
@@ -43,9 +43,7 @@ def pass_at_k(
     k: count("samples", doc="attempts that the estimate is for", example=7),
 ) -> probability():
     """Unbiased estimate of the probability that k attempts hold a success; of several problems, the mean of their estimates."""
-    n, c = np.broadcast_arrays(np.atleast_1d(samples), np.atleast_1d(correct))
-    failed = [0.0 if n_ - c_ < k else math.exp(np.log1p(-max(c_, k) / (n_ - np.arange(min(c_, k)))).sum()) for n_, c_ in zip(n.tolist(), c.tolist(), strict=True)]
-    return 1 - float(np.mean(failed))
+    return float(statistics.pass_at_k(samples, correct, k).mean())
 
 
 @paper.law(
