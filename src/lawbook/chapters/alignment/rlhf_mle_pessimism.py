@@ -353,7 +353,8 @@ def pairs_as_if_independent(features, theta):
 def errors_of_fits(draw, claim, effort):
     """The squared errors of both fits to simulated rankings of four, times their number, have the traces of the stated covariances as means."""
     runs, n = (300, 200) if effort == "quick" else (600, 2000)
-    sets, theta, errors = draw.normal(size=(3, 4, 2)), draw.normal(size=2), []
+    sets, angle, errors = draw.normal(size=(3, 4, 2)), draw.uniform(0, 2 * np.pi), []
+    theta = np.array([np.cos(angle), np.sin(angle)])
     for _ in range(runs):
         features = sets[draw.rng.integers(3, size=n)]
         order = np.argsort(-features @ theta - draw.rng.gumbel(size=(n, 4)), axis=1)
