@@ -188,6 +188,26 @@ def false_alarms(draw, claim):
     return {name: claim(tokens, green, alpha=0.05)["flagged"] for name, tokens in TEXTS.items()}
 
 
+@paper.trial(
+    Coverage(at_most=0.05),
+    of=[detect_watermark, green_list],
+    controls={"score of the code over all tokens": plain_score, "normal threshold over distinct tokens": threshold_of_the_code},
+    data="watermark-example",
+    quick=1000,
+    full=6000,
+)
+def false_alarms_on_real_text(draw, claim, data):
+    """Answers that people wrote, word by word, and their first two distinct words alone, are flagged with probability at most alpha over the lists; common words recur."""
+    texts = [" ".join(row["continuations"]).lower().split() for row in data]
+    words = {word: i for i, word in enumerate(dict.fromkeys(word for text in texts for word in text))}
+    ids = [np.array([words[word] for word in text]) for text in texts]
+    green = green_list(5000, 0.1, seed=draw.integer(0, 2**62))
+    return {
+        **{f"answers to {row['prompt'][:30]}": claim(text, green, alpha=0.05)["flagged"] for row, text in zip(data, ids, strict=True)},
+        "two words": claim(ids[0][:2], green, alpha=0.05)["flagged"],
+    }
+
+
 def binomial_tail(tokens, green):
     from scipy.stats import binom
 
