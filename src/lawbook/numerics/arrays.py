@@ -59,3 +59,10 @@ def logsumexp(xp, x, axis=-1):
     total = xp.sum(xp.exp(x - top), axis=axis)
     with np.errstate(divide="ignore"):
         return xp.log(total) + xp.squeeze(top, axis=axis)
+
+
+def softmax(logits):
+    """Probabilities of NumPy logits along the last axis; complex ones go through for derivatives by complex steps."""
+    z = np.asarray(logits)
+    e = np.exp(z - z.real.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)

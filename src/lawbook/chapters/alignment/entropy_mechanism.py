@@ -3,7 +3,7 @@
 import numpy as np
 
 from lawbook.contract import Paper, caution, choice, flag, integer, nonnegative, positive, real, record, seed, vector
-from lawbook.numerics import arrays, logsumexp
+from lawbook.numerics import arrays, logsumexp, softmax
 from lawbook.trials import Counts, Distribution, Estimate, Forecast, Guarantee, Identity, Prediction
 
 paper = Paper(
@@ -126,11 +126,6 @@ def select_tokens(
 def along(function, point, direction):
     """Derivative of an analytic function along a direction, by a complex step: exact to rounding."""
     return (function(point + 1e-30j * direction)).imag / 1e-30
-
-
-def softmax(z):
-    e = np.exp(z - z.real.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def entropy(z):

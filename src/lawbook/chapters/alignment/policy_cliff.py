@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 
 from lawbook.contract import Paper, caution, count, distribution, matrix, nonnegative, positive, probability, real, record, vector
-from lawbook.numerics import arrays, logsumexp
+from lawbook.numerics import arrays, logsumexp, softmax
 from lawbook.trials import Guarantee, Identity, Inequality
 
 paper = Paper(
@@ -114,11 +114,6 @@ def cliff_scan(
     r, d = np.asarray(rewards, float), np.asarray(direction, float)
     start, *moved = (optimal_policy(r + size * d, transitions, discount, temperature=temperature)["policy"] for size in (0.0, *np.asarray(sizes, float)))
     return np.array([min(np.abs(policy - start).sum(1).max() / 2, 1.0) for policy in moved])
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def fourth(reward_change, temperature, discount=0.0):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lawbook.contract import Paper, count, flag, nonnegative, probability, real, record, vector
-from lawbook.numerics import arrays, bracketed_root, logsumexp
+from lawbook.numerics import arrays, bracketed_root, logsumexp, softmax
 from lawbook.trials import Guarantee, Identity, Inequality, Rate
 
 paper = Paper(
@@ -143,11 +143,6 @@ def efficient_strength(
             break
     before = log_odds(logits_behaviour, direction_behaviour, aligned, 0.0).item()
     return {"strength": strength, "guaranteed_behaviour": float(np.tanh((strength * separation(direction_behaviour, aligned) + before) / 2))}
-
-
-def softmax(logits):
-    p = np.exp(logits - logits.max())
-    return p / p.sum()
 
 
 def without_half(behaviour, gap, strength):

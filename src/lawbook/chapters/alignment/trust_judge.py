@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from lawbook.contract import DomainError, Paper, caution, choice, count, flag, integer, matrix, nonnegative, positive, probability, real, record, vector
+from lawbook.numerics import softmax
 from lawbook.trials import Estimate, Guarantee, Identity
 
 paper = Paper(
@@ -292,11 +293,6 @@ def by_chance(draw, claim):
     rates = [claim(in_blocks(triples(patterns)))["rate"] for patterns in every]
     chance = [Estimate.of([claim(in_blocks([random_outcomes(draw.rng, 3, ties) for _ in range(50)]))["rate"] for _ in range(10)]) for ties in (True, False)]
     return Estimate([*rates, *(e.value for e in chance)], [0, 0, *(e.error for e in chance)]), [14 / 27, 1 / 4, 14 / 27, 1 / 4]
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
 
 
 def simulated_judge(rng, bias, items=200, answers=6, noise=0.3):

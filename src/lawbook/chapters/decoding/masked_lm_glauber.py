@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from lawbook.contract import DomainError, Paper, array, caution, count, distribution, matrix, nonnegative, positive, probability, real, record, seed, vector
-from lawbook.numerics import arrays, logsumexp, special
+from lawbook.numerics import arrays, logsumexp, softmax, special
 from lawbook.trials import Counts, Coverage, Distribution, Identity, Inequality
 
 paper = Paper(
@@ -114,11 +114,6 @@ def fields(couplings, biases):
     couplings = np.array(couplings, float)
     couplings[np.arange(len(couplings)), np.arange(len(couplings))] = 0
     return couplings, np.zeros((len(couplings), couplings.shape[2])) if biases is None else np.asarray(biases, float)
-
-
-def softmax(logits):
-    weights = np.exp(logits - logits.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
 
 
 def resample(states, couplings, biases, temperature, rng):

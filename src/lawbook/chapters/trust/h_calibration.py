@@ -3,6 +3,7 @@
 import numpy as np
 
 from lawbook.contract import DomainError, Paper, choice, count, flag, integer, matrix, nonnegative, probability, real, record, seed, vector
+from lawbook.numerics import softmax
 from lawbook.trials import Guarantee, Identity
 
 paper = Paper(
@@ -55,11 +56,6 @@ DISTRIBUTIONS = {
     "probabilities must have rows that sum to 1 within 0.001": lambda probabilities: np.all(np.abs(np.sum(probabilities, 1) - 1) <= 1e-3),
     IN_RANGE: lambda labels, probabilities: np.max(labels) < np.shape(probabilities)[1],
 }
-
-
-def softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def sorted_pairs(probabilities, labels):
