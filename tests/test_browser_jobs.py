@@ -135,6 +135,7 @@ def test_a_trial_is_begun_from_its_page_watched_and_stopped(page):
     page.select_option("#effort", "full")
     page.click("button:has-text('Begin')")
     page.wait_for_selector("text=trials begin", timeout=30_000)
+    page.wait_for_selector("#job-now:text-matches(': [0-9,]+ of [0-9,]+ draws$')", timeout=60_000)
     accessible(page, "job-running")
     assert page.locator("#job-progress").get_attribute("max")
     page.keyboard.press("Tab")

@@ -532,6 +532,7 @@ def verify(names, everything, full, seed, workers, cluster, fresh, data, records
                 resume=everything and not fresh,
                 records=Records(records),
                 progress=progress_of(advance),
+                drawn=lambda trial, done, total: advance(len(shown), None, f"{trial.id}: {done:,} of {total:,} draws"),
             )
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted after {len(shown)} verdicts, which are kept: the same command with --all goes on from there.") from None

@@ -104,14 +104,17 @@ def _without_places(sentence, paths):
 
 
 class Say:
-    """Progress of a job into the store: at most four remarks a second, of which the last is told in any case, and those that carry more always."""
+    """Progress of a job into the store: at most four remarks a second, of which the last is told in any case, and those that carry more always.
+
+    One that is `passing` is shown until the next, and is not among the events that are kept.
+    """
 
     def __init__(self, store, job):
         self._store, self._job = store, job
         self._last, self._held = 0.0, None
         self._lock = threading.Lock()
 
-    def __call__(self, done=None, total=None, text="", **more):
+    def __call__(self, done=None, total=None, text="", passing=False, **more):
         with self._lock:
             now = time.monotonic()
             if not more and now - self._last < EVERY:
@@ -119,10 +122,10 @@ class Say:
                     timer = threading.Timer(EVERY, self.flush)
                     timer.daemon = True
                     timer.start()
-                self._held = (done, total, text, more)
+                self._held = (done, total, text, passing, more)
                 return
             self._last, self._held = now, None
-            self._write(done, total, text, more)
+            self._write(done, total, text, passing, more)
 
     def flush(self):
         """Tell what is held back."""
@@ -131,10 +134,11 @@ class Say:
                 self._write(*self._held)
                 self._last, self._held = time.monotonic(), None
 
-    def _write(self, done, total, text, more):
+    def _write(self, done, total, text, passing, more):
         text = text.replace("\0", "")[:1000]
         with self._store.begin() as connection:
-            connection.execute(events().insert().values(job=self._job, at=time.time(), done=done, total=total, text=text, more=dumps(more) if more else None))
+            if not passing:
+                connection.execute(events().insert().values(job=self._job, at=time.time(), done=done, total=total, text=text, more=dumps(more) if more else None))
             connection.execute(jobs().update().where(jobs().c.id == self._job).values(done=done, total=total, text=text))
 
 

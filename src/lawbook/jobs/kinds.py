@@ -68,7 +68,7 @@ class Kind:
 class Setting:
     """What a job works with besides its options."""
 
-    say: Callable = lambda done=None, total=None, text="", **more: None  # progress
+    say: Callable = lambda done=None, total=None, text="", passing=False, **more: None  # progress; what is passing is shown, but not remembered
     folders: tuple[str, ...] = ()
     records: Any = None  # of verdicts
 
@@ -105,14 +105,21 @@ def _solve(options, paths, setting):
 def _verify(options, paths, setting):
     from .verify import trials_of, verify
 
-    total = len(trials_of(options["names"]))
+    total, finished = len(trials_of(options["names"])), 0
     setting.say(0, total, "trials begin")
 
+    def drawn(trial, done, planned):
+        counted = (done, planned) if total == 1 else (finished, total)
+        setting.say(*counted, f"{trial.id}: {done:,} of {planned:,} draws", passing=True)
+
     def arrived(done, total, verdict):
+        nonlocal finished
+        finished = done
         setting.say(done, total, f"{verdict.id}: {verdict.status}", verdict={"id": verdict.id, "status": verdict.status, "reason": verdict.reason})
 
     # of one trial the reader wants a new hearing; a round of many goes on where it was interrupted
-    return Verdicts(verify(*options["names"], seed=options["seed"], effort=options["effort"], resume=total > 1 and not options["fresh"], records=setting.records, progress=arrived))
+    resume = total > 1 and not options["fresh"]
+    return Verdicts(verify(*options["names"], seed=options["seed"], effort=options["effort"], resume=resume, records=setting.records, progress=arrived, drawn=drawn))
 
 
 def _fit(options, paths, setting):

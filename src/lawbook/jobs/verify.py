@@ -1,5 +1,9 @@
 """Put claims on trial, in parallel, resumably; and reproduce findings."""
 
+import time
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+
 from ..artifacts import datasets
 from ..contract import UnknownName, catalogue
 from ..contract import seed as seed_quantity
@@ -7,6 +11,10 @@ from ..trials.judge import run_trial, undecided
 from .records import Records
 from .workers import alone
 from .workers import workers as workers_of
+
+TELLS = 0.25  # seconds between two words on the draws of a trial
+
+_watcher: ContextVar = ContextVar("watcher", default=None)
 
 
 def trials_of(names=()):
@@ -24,12 +32,12 @@ def trials_of(names=()):
     return list({t.id: t for t in found}.values())
 
 
-def verify(*names, seed=0, effort="quick", workers=None, cluster=None, resume=None, records=None, progress=None):
+def verify(*names, seed=0, effort="quick", workers=None, cluster=None, resume=None, records=None, progress=None, drawn=None):
     """Verdicts on the named claims ("slug", "slug.trial" or "slug.result"), or on all of the book, in the book's order.
 
     `effort` is "quick" (seconds) or "full". With `resume` (the default for the whole book), verdicts kept from an earlier, interrupted round with the same seed, effort and
     code are taken over. `progress(done, total, verdict)` is called as verdicts arrive. `workers` processes here, or those of the Dask `cluster`, do not change a verdict:
-    each trial has its own random stream.
+    each trial has its own random stream. Of trials that are held in this process, `drawn(trial, done, total)` is told a few times a second how many draws they have made.
     """
     if effort not in ("quick", "full"):
         raise UnknownName("effort", effort, ["quick", "full"])
@@ -47,12 +55,40 @@ def verify(*names, seed=0, effort="quick", workers=None, cluster=None, resume=No
                 verdicts[trial.id] = kept
                 if progress:
                     progress(len(verdicts), len(trials), kept)
-        for index, verdict in pool.each(_judged, [(trial.paper.slug, trial.name, seed, effort) for trial in todo]):
-            records.keep(todo[index], verdict)
-            verdicts[verdict.id] = verdict
-            if progress:
-                progress(len(verdicts), len(trials), verdict)
+        with _watched(drawn):
+            for index, verdict in pool.each(_judged, [(trial.paper.slug, trial.name, seed, effort) for trial in todo]):
+                records.keep(todo[index], verdict)
+                verdicts[verdict.id] = verdict
+                if progress:
+                    progress(len(verdicts), len(trials), verdict)
     return [verdicts[trial.id] for trial in trials]
+
+
+@contextmanager
+def _watched(drawn):
+    token = _watcher.set(drawn)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def _counter(trial, effort):
+    """What a trial calls once a draw; None where nobody watches."""
+    drawn = _watcher.get()
+    if drawn is None:
+        return None
+    done, told, total = 0, time.monotonic(), trial.quick if effort == "quick" else trial.full
+
+    def count():
+        nonlocal done, told
+        done += 1
+        if done == total or time.monotonic() - told >= TELLS:
+            told = time.monotonic()
+            with suppress(Exception):  # a verdict does not depend on who watches
+                drawn(trial, done, total)
+
+    return count
 
 
 def _judged(task):
@@ -68,7 +104,7 @@ def judge(slug, name, seed, effort):
 def _judge(trial, seed, effort):
     try:
         data = datasets.load(trial.data) if trial.data else None
-        return run_trial(trial, seed=seed, effort=effort, data=data)
+        return run_trial(trial, seed=seed, effort=effort, data=data, progress=_counter(trial, effort))
     except datasets.MissingData as error:
         return undecided(trial, str(error), seed=seed, effort=effort)
     except Exception as error:  # a defect of one trial must not end the round for the others

@@ -268,7 +268,7 @@ def _result(job):
             body = notebook.table({"": list(flat(found["value"])), "value": list(flat(found["value"]).values())})
         else:
             body = f"<p><b>{notebook.cell(found['value'], found['unit'])}</b></p>"
-        return Markup(body + notebook._cautions(found["cautions"]))
+        return Markup(body + notebook.cautions(found["cautions"]))
     if job["kind"] == "solve":
         roots = ", ".join(notebook.cell(root, found["unit"]) for root in found["roots"])
         return Markup(f"<p><b>{notebook.cell(found['unknown'])} = {roots}</b></p>" if roots else f"<p>No solution: {notebook.cell(found['reason'])}</p>")
@@ -282,5 +282,5 @@ def _result(job):
     if job["kind"] == "plan":
         quantities = found["quantities"]
         columns = {"": list(quantities), **{key: [q[key] for q in quantities.values()] for key in ("value", "low", "high", "unit")}}
-        return Markup(notebook.table(columns) + notebook._cautions(found["warnings"]))
+        return Markup(notebook.table(columns) + notebook.cautions(found["warnings"]))
     return ""

@@ -20,7 +20,9 @@
       if (!["queued", "running"].includes(now.state)) { location.reload(); return; }
       const state = document.getElementById("job-state");
       if (state.textContent !== now.state) { state.textContent = now.state; state.className = `job-state job-${now.state}`; }
-      if (now.text) show("job-said", now.text);
+      if (events.length) show("job-said", events.at(-1).text ?? "");
+      // what passes is shown, and not read out
+      show("job-now", now.text && now.text !== document.getElementById("job-said").textContent ? now.text : "");
       const bar = document.getElementById("job-progress");
       if (now.total) { bar.max = now.total; bar.value = now.done ?? 0; } else bar.removeAttribute("value");
       show("job-done", now.done == null ? "" : now.total ? `${now.done} of ${now.total}` : `${now.done}`);
