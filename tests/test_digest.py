@@ -1,8 +1,6 @@
 """The digest: feeds as they come, what is new, mails and subscribers, against a real feed server and a real mail server on this machine."""
 
-import asyncio
 import contextlib
-import email.policy
 import gzip
 import html
 import json
@@ -15,9 +13,6 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
-from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -28,8 +23,8 @@ from lawbook.contract import DomainError, LawbookError, UnknownName, Verdict, ca
 from lawbook.faces import digest_views
 from lawbook.jobs import digest, mail, subscribers
 from lawbook.jobs.find import index
-from lawbook.jobs.records import Records
 from lawbook.jobs.store import Store
+from workbench import FeedServer, Mailbox, free_port, smtp_server
 
 QUICK = Limits(seconds=1.5, size=200_000, pause=0)
 ROPE = (
@@ -83,90 +78,12 @@ BOMB = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&
 EXTERNAL = '<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a SYSTEM "file:///etc/passwd">]><rss version="2.0"><channel><title>&a;</title></channel></rss>'
 
 
-class FeedServer:
-    """Answers by path: {path: (status, headers, body) or callable(handler)}; `asked` is every request with its headers."""
-
-    def __init__(self):
-        self.answers, self.asked = {}, []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                outer.asked.append((self.path, dict(self.headers)))
-                answer = outer.answers.get(self.path, (404, {}, b"not here"))
-                if callable(answer):
-                    with contextlib.suppress(OSError):
-                        answer(self)
-                    return
-                status, headers, body = answer
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                body = body.encode() if isinstance(body, str) else body
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def serve(self, path, body, status=200, **headers):
-        self.answers[path] = (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
-        return self.url + path
-
-
 @pytest.fixture
 def server():
     made = FeedServer()
     yield made
     made.server.shutdown()
     made.server.server_close()
-
-
-class Mailbox:
-    """Keeps what is sent; refuses the recipients in `refused`, and everything after `breaks_after` mails."""
-
-    def __init__(self):
-        self.mails, self.refused, self.breaks_after = [], set(), None
-
-    async def handle_RCPT(self, server, session, envelope, address, options):
-        if address in self.refused:
-            return "550 5.1.1 no such person"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server, session, envelope):
-        if self.breaks_after is not None and len(self.mails) >= self.breaks_after:
-            server.transport.close()
-            return "421 closing"
-        self.mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=email.policy.default)))
-        return "250 OK"
-
-    def to(self, address):
-        return [m for recipients, m in self.mails if address in recipients]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def smtp_server(mailbox, **options):
-    from aiosmtpd.controller import Controller
-
-    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port(), **options)
-    controller.start()
-    try:
-        yield controller
-    finally:
-        controller.stop()
 
 
 @pytest.fixture
@@ -181,8 +98,19 @@ def mailbox(monkeypatch):
 
 
 @pytest.fixture
-def store():
-    made = Store()
+def certificate(tmp_path):
+    """(file of a certificate of localhost that nobody has signed but itself, file of its key)."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl here to make a certificate with")
+    made, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True)
+    return made, key
+
+
+@pytest.fixture
+def store(database):
+    made = Store(database)
     yield made
     made.close()
 
@@ -385,7 +313,86 @@ def test_redirects_lead_only_where_they_may(server):
         assert sentence in next(iter(failed.values())), target
     assert not any(path.startswith("/etc") for path, _ in server.asked)
     with pytest.raises(FeedError, match="from https to http"):
-        asyncio.run(feed_fetch._redirected("https://example.org/", "https://example.org/", "http://example.org/feed"))
+        feed_fetch._redirected("https://example.org/", "https://example.org/", "http://example.org/feed")
+
+
+@pytest.fixture
+def rebinding(server, monkeypatch):
+    """A feed server at 127.0.0.2, which stands for a public address, and a resolver that says so of rebind.test once and names `server` at every other time.
+
+    Returns (the server at 127.0.0.2, an address of the name, the names that were asked for).
+    """
+    public, asked, real = FeedServer("127.0.0.2", server.server.server_port), [], socket.getaddrinfo
+
+    def resolve(host, port, *more, **options):
+        host = host.decode() if isinstance(host, bytes) else host
+        if host == "rebind.test":
+            asked.append(host)
+            host = "127.0.0.2" if len(asked) == 1 else "127.0.0.1"
+        return real(host, port, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(feed_fetch, "_is_public", lambda address: address == "127.0.0.2")
+    server.serve("/feed", "what only this machine may see")
+    public.serve("/feed", ATOM)
+    yield public, f"http://rebind.test:{server.server.server_port}", asked
+    public.server.shutdown()
+    public.server.server_close()
+
+
+def test_a_name_that_means_another_address_a_moment_later_leads_nowhere_else(server, rebinding):
+    public, there, asked = rebinding
+    (feed,), failed = read_feeds([server.serve("/away", "", status=302, Location=f"{there}/feed")], limits=QUICK)
+    assert not failed and len(feed.entries) == 2 and asked == ["rebind.test"] and [path for path, _ in server.asked] == ["/away"]
+    assert public.asked[0][1]["Host"] == there.removeprefix("http://")
+
+
+def test_a_named_host_that_turns_to_this_machine_is_held_to_its_first_address(server, rebinding):
+    public, there, asked = rebinding
+    public.serve("/start", "", status=302, Location="/feed")
+    (feed,), _ = read_feeds([f"{there}/start"], limits=QUICK)
+    assert len(feed.entries) == 2 and asked == ["rebind.test"] and server.asked == []
+    asked.clear()
+    public.serve("/start", "", status=302, Location=f"{server.url}/feed")
+    _, failed = read_feeds([f"{there}/start"], limits=QUICK)
+    assert "inside a private network" in failed[f"{there}/start"] and server.asked == []
+
+
+def test_the_next_address_of_a_host_is_tried_where_one_is_down(server, monkeypatch):
+    real = socket.getaddrinfo
+    both = lambda port: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in ("127.0.0.3", "127.0.0.1")]  # noqa: E731
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *more, **options: both(port) if host == "two.test" else real(host, port, *more, **options))
+    server.serve("/feed", ATOM, Set_Cookie="who=me")
+    url = f"http://two.test:{server.server.server_port}/feed"
+    for _ in range(2):
+        (feed,), failed = read_feeds([url], limits=QUICK)
+        assert not failed and len(feed.entries) == 2 and "Cookie" not in server.asked[-1][1]
+
+
+def test_certificates_are_those_of_the_name(certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    names = []
+    context.sni_callback = lambda connection, name, _: names.append(name)
+    server, real = FeedServer(context=context), socket.getaddrinfo
+    server.serve("/feed", ATOM)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: real("127.0.0.1" if host == "other.test" else host, *more, **options))
+    good, other = (f"https://{host}:{server.server.server_port}/feed" for host in ("localhost", "other.test"))
+    (feed,), failed = read_feeds([good, other], limits=QUICK)
+    server.server.shutdown()
+    server.server.server_close()
+    assert feed.source == good and sorted(names) == ["localhost", "other.test"] and "certificate verify failed" in failed[other].lower()
+
+
+def test_a_proxy_resolves_names_by_itself(server, monkeypatch):
+    server.serve("http://feed.invalid/feed", ATOM)
+    monkeypatch.setenv("http_proxy", server.url)
+    (feed,), failed = read_feeds(["http://feed.invalid/feed"], limits=QUICK)
+    assert not failed and len(feed.entries) == 2
+    monkeypatch.setenv("no_proxy", "feed.invalid")
+    _, failed = read_feeds(["http://feed.invalid/feed"], limits=QUICK)
+    assert "its name is not known" in failed["http://feed.invalid/feed"]
 
 
 @pytest.mark.parametrize("source", ["ftp://example.org/feed", "file:///etc/passwd", "http://", "http://[::1", "gopher://x/", "http://host:99999/x"])
@@ -469,24 +476,36 @@ def test_what_is_new_in_the_book(tmp_path, monkeypatch, store):
     (tmp_path / "chapters" / "own" / "widgets.py").write_text(PAPER.format(word="first"))
     monkeypatch.setenv("LAWBOOK_CHAPTERS", str(tmp_path / "chapters"))
     trial = catalogue.paper("widgets").trials["twice"]
-    Records().keep(trial, judged("upheld"))
-    second = digest.keep_digest(digest.gather([], store=store), store)
+    store.records().keep(trial, judged("upheld"))
+    second = digest.keep_digest(digest.gather([], store=store, records=store.records()), store)
     assert [p["slug"] for p in second.book["papers"]] == ["widgets"] and second.headline == "1 paper added to the book, 1 changed verdict"
     assert [(v["trial"], v["before"], v["now"]) for v in second.verdicts] == [("widgets.twice", None, "upheld")]
-    Records().keep(trial, judged("violated", seed=1))
-    third = digest.keep_digest(digest.gather([], store=store), store)
+    store.records().keep(trial, judged("violated", seed=1))
+    third = digest.keep_digest(digest.gather([], store=store, records=store.records()), store)
     assert [(v["before"], v["now"], v["reason"]) for v in third.verdicts] == [("upheld", "violated", "because it is violated")] and not third.book["papers"]
-    assert digest.gather([], store=store).empty
+    assert digest.gather([], store=store, records=store.records()).empty
     assert [d.id for d in digest.latest(store)] == [3, 2, 1] and digest.kept(store, 2).to_dict() == second.to_dict()
     with pytest.raises(UnknownName):
         digest.kept(store, 99)
 
 
 def test_two_digests_at_once_do_not_both_count(store):
-    one, other = digest.gather([], store=store), digest.gather([], store=store)
-    digest.keep_digest(one, store)
-    with pytest.raises(LawbookError, match="made meanwhile"):
-        digest.keep_digest(other, store)
+    made, said = [digest.gather([], store=store) for _ in range(4)], []
+    together = threading.Barrier(len(made))
+
+    def keep(one):
+        together.wait()
+        try:
+            digest.keep_digest(one, store)
+        except LawbookError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=keep, args=[one]) for one in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(digest.latest(store)) == 1 and len(said) == 3 and all("made meanwhile" in sentence for sentence in said)
 
 
 def test_the_command_from_feeds_to_mail(server, mailbox, shell, tmp_path):
@@ -551,7 +570,7 @@ def test_mistakes_are_one_sentence(shell, options, sentence):
 def test_a_mail_server_that_is_down_keeps_nothing(shell, tmp_path, monkeypatch, store):
     (tmp_path / "a.xml").write_text(ATOM)
     monkeypatch.setenv("LAWBOOK_MAIL_FROM", "digest@lawbook.example")
-    status, _, err = shell("digest", "--feed", tmp_path / "a.xml", "--mail", "me@example.org", "--smtp-host", "127.0.0.1", "--smtp-port", free_port())
+    status, _, err = shell("digest", "--feed", tmp_path / "a.xml", "--mail", "me@example.org", "--smtp-host", "127.0.0.1", "--smtp-port", free_port(), "--database", store.url)
     assert status == 2 and "cannot be reached" in err and digest.latest(store) == []
 
 
@@ -569,7 +588,7 @@ def test_subscribers_get_each_digest_once(mailbox, store, shell, tmp_path):
     enrol(store, "ada@example.org", "bob@example.org", "cid@example.org")
     mailbox.mails.clear()
     mailbox.refused.add("bob@example.org")
-    command = ["digest", "--send", "--base-url", "https://books.example"]
+    command = ["digest", "--send", "--base-url", "https://books.example", "--database", store.url]
     status, _, err = shell(*command, "--feed", tmp_path / "a.xml")
     assert status == 1 and "2 mails sent" in err and "refuses bob@example.org: 550 5.1.1 no such person" in err
     (sent,) = mailbox.to("ada@example.org")
@@ -589,7 +608,7 @@ def test_an_interrupted_round_goes_on_without_sending_twice(mailbox, store, shel
     enrol(store, *(f"reader{i}@example.org" for i in range(4)))
     mailbox.mails.clear()
     mailbox.breaks_after = 2
-    command = ["digest", "--send", "--base-url", "https://books.example"]
+    command = ["digest", "--send", "--base-url", "https://books.example", "--database", store.url]
     status, _, err = shell(*command, "--feed", tmp_path / "a.xml")
     assert status == 1 and "2 mails sent" in err and "ends the connection" in err and "go out with `lawbook digest --send`" in err
     mailbox.breaks_after = None
@@ -598,31 +617,10 @@ def test_an_interrupted_round_goes_on_without_sending_twice(mailbox, store, shel
     assert sorted(recipients[0] for recipients, _ in mailbox.mails) == [f"reader{i}@example.org" for i in range(4)]
 
 
-def test_mail_is_encrypted_and_certificates_are_checked(tmp_path, monkeypatch):
+def test_mail_is_encrypted_and_certificates_are_checked(certificate, monkeypatch):
     from aiosmtpd.smtp import AuthResult
 
-    if not shutil.which("openssl"):
-        pytest.skip("no openssl here to make a certificate with")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-        "-addext",
-        "subjectAltName=DNS:localhost",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
-    subprocess.run(made, check=True, capture_output=True)
+    certificate, key = certificate
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     box = Mailbox()
@@ -697,6 +695,12 @@ def test_nobody_is_flooded(mailbox, store, monkeypatch):
         subscribers.ask(store, replace(relay, port=free_port()), "ada2@example.org", "https://books.example", digest_views.request_mail)
     subscribers.ask(store, relay, "ada2@example.org", "https://books.example", digest_views.request_mail)  # the first try sent nothing
     assert len(mailbox.to("ada2@example.org")) == 1
+    threads = [threading.Thread(target=subscribers.ask, args=[store, relay, "eva@example.org", "https://books.example", digest_views.request_mail]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(mailbox.to("eva@example.org")) == 1
 
 
 @pytest.fixture
@@ -791,4 +795,3 @@ def test_copies_in_the_store(store):
     del copies["https://a.example/"]
     with pytest.raises(KeyError):
         del copies["https://a.example/"]
-    assert Path(store.url.removeprefix("sqlite:///")).exists()

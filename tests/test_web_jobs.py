@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -18,11 +16,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from lawbook.contract import LawbookError, UnknownName
+from lawbook.contract import LawbookError, UnknownName, catalogue
 from lawbook.jobs import kinds
 from lawbook.jobs.queue import ENDED, Limits, NoJob, Queue, WrongState, events, finish, harmless, jobs, servers
 from lawbook.jobs.quick import Busy, Quick, Refused, TooLong
+from lawbook.jobs.records import Records
 from lawbook.jobs.store import Store, declared, keep
+from lawbook.jobs.verify import verify
 
 RUN = {"result": "rope-base-region.slowest_phase", "arguments": {"head_dim": 128, "context_length": "128Ki", "base": "1e4:1e7:log:40"}}
 
@@ -32,51 +32,14 @@ def shelf(sa, metadata):
     return sa.Table("test_shelf", metadata, sa.Column("slug", sa.String, primary_key=True), sa.Column("times", sa.Integer))
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """The URL of a PostgreSQL that runs for these tests, without a password on a socket of its own."""
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin")) + [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
-    if not places:
-        pytest.skip("PostgreSQL is not installed here (Debian: postgresql), so the store is tried on SQLite alone")
-    folder = Path("/tmp") / f"lawbook-pg-{os.getpid()}"  # sockets have short names
-    folder.mkdir()
-    user = {}
-    if os.geteuid() == 0:  # which PostgreSQL refuses to run as
-        shutil.chown(folder, "nobody")
-        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-
-    def run(program, *arguments):
-        environment = {**os.environ, "HOME": str(folder), "LC_ALL": "C"}
-        subprocess.run([places[-1] / program, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment, cwd=folder, **user)
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = folder / "data"
-    run("initdb", "-D", data, "-U", "lawbook", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8")
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c port={port} -c fsync=off"
-    run("pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start")
-    yield f"postgresql://lawbook@/postgres?host={folder}&port={port}"
-    run("pg_ctl", "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request, tmp_path):
-    url = f"sqlite:///{tmp_path / 'here.sqlite'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres")
-        engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-        with engine.begin() as connection:
-            connection.execute(sa.text("DROP SCHEMA public CASCADE"))
-            connection.execute(sa.text("CREATE SCHEMA public"))
-        engine.dispose()
-    made = Store(url)
+@pytest.fixture
+def store(database):
+    made = Store(database)
     yield made
     made.close()
 
 
-on_sqlite = pytest.mark.parametrize("store", ["sqlite"], indirect=True)  # where the database makes no difference
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # where the database makes no difference
 
 
 @pytest.fixture
@@ -194,8 +157,6 @@ def test_verdicts_arrive_one_by_one_and_are_kept(queue, store):
     found = ended(queue, job)
     assert found["state"] == "done" and len(found["result"]["verdicts"]) == found["total"] == 3
     assert [e["more"]["verdict"]["status"] for e in queue.events(job) if e["more"]] == ["upheld"] * 3
-    from lawbook.contract import catalogue
-
     trial = next(iter(catalogue.paper("rope-base-region").trials.values()))
     assert store.records().find(trial, 0, "quick").status == "upheld", "the board shows what was tried here"
 
@@ -212,6 +173,30 @@ def test_a_job_is_stopped_within_seconds_with_all_its_processes(queue):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     with pytest.raises(WrongState, match="ended already"):
         queue.cancel(job)
+
+
+def test_a_trial_tells_how_many_draws_it_has_made(queue):
+    job = queue.submit("verify", {"names": ["rope-base-region.bisection"], "effort": "full"})
+    planned, seen, until = catalogue.paper("rope-base-region").trials["bisection"].full, set(), time.monotonic() + 60
+    while len(seen) < 3:
+        found = queue.get(job, whole=False)
+        assert found["state"] in ("queued", "running") and time.monotonic() < until
+        if found["total"] == planned:
+            seen.add(found["done"])
+            assert found["text"] == f"rope-base-region.bisection: {found['done']:,.0f} of {planned:,} draws" and found["done"] <= planned
+        time.sleep(0.05)
+    queue.cancel(job)
+    assert not any("draws" in (event["text"] or "") for event in queue.events(job)), "they are shown, not remembered"
+    ended(queue, job)
+
+
+def test_counting_draws_changes_nothing():
+    told, kept = [], Records()
+    (watched,) = verify("rope-base-region.bisection", records=kept, drawn=lambda trial, done, total: told.append((trial.id, done, total)))
+    (alone,) = verify("rope-base-region.bisection", records=kept)
+    planned = catalogue.paper("rope-base-region").trials["bisection"].quick
+    assert told[-1] == ("rope-base-region.bisection", planned, planned) and told == sorted(set(told))
+    assert {**watched.to_dict(), "seconds": 0} == {**alone.to_dict(), "seconds": 0}
 
 
 @on_sqlite

@@ -458,6 +458,15 @@ def test_forms_without_their_token_are_refused(client):
         assert client.post(address, data={**fields, "csrf": csrf(client)}, headers={"sec-fetch-site": "cross-site"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "address", ["/", "/paper/one-epoch", "/verdicts", "/jobs", "/digest", "/digest/feed.xml", "/api", "/api/find?words=rope", "/no-such-page", "/static/lawbook.css"]
+)
+def test_pages_answer_who_asks_for_their_headers_only(client, address):
+    full, bare = client.get(address), client.head(address)
+    assert bare.status_code == full.status_code and bare.content == b"" and bare.headers["content-type"] == full.headers["content-type"]
+    assert bare.headers["content-length"] == full.headers["content-length"] and bare.headers["content-security-policy"] == full.headers["content-security-policy"]
+
+
 def test_headers_of_every_answer(client):
     for address in ("/", "/paper/one-epoch", "/static/lawbook.css", "/nosuch", "/feed.xml"):
         headers = client.get(address).headers

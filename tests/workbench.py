@@ -1,10 +1,16 @@
-"""What tests of the workbench share: a book filled up with made-up papers, and a server in a process of its own."""
+"""What tests of the workbench share: a book filled up with made-up papers, a server in a process of its own, and servers of feeds and of mail."""
 
+import contextlib
+import email.policy
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
+from email import message_from_bytes
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
@@ -120,3 +126,83 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class FeedServer:
+    """Answers by path: {path: (status, headers, body) or callable(handler)}; `asked` is every request with its headers."""
+
+    def __init__(self, host="127.0.0.1", port=0, context=None):
+        self.answers, self.asked = {}, []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append((self.path, dict(self.headers)))
+                answer = outer.answers.get(self.path, (404, {}, b"not here"))
+                if callable(answer):
+                    with contextlib.suppress(OSError):
+                        answer(self)
+                    return
+                status, headers, body = answer
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                body = body.encode() if isinstance(body, str) else body
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer((host, port), Handler)
+        self.server.daemon_threads = True
+        if context is not None:
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"http://{host}:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def serve(self, path, body, status=200, **headers):
+        self.answers[path] = (status, {name.replace("_", "-"): value for name, value in headers.items()}, body)
+        return self.url + path
+
+
+class Mailbox:
+    """Keeps what is sent; refuses the recipients in `refused`, and everything after `breaks_after` mails."""
+
+    def __init__(self):
+        self.mails, self.refused, self.breaks_after = [], set(), None
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address in self.refused:
+            return "550 5.1.1 no such person"
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        if self.breaks_after is not None and len(self.mails) >= self.breaks_after:
+            server.transport.close()
+            return "421 closing"
+        self.mails.append((envelope.rcpt_tos, message_from_bytes(envelope.content, policy=email.policy.default)))
+        return "250 OK"
+
+    def to(self, address):
+        return [m for recipients, m in self.mails if address in recipients]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def smtp_server(mailbox, **options):
+    from aiosmtpd.controller import Controller
+
+    controller = Controller(mailbox, hostname="127.0.0.1", port=free_port(), **options)
+    controller.start()
+    try:
+        yield controller
+    finally:
+        controller.stop()

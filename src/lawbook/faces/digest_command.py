@@ -28,7 +28,7 @@ from .cli import bar, print_table, say
 @click.option("--smtp-user", help="Or LAWBOOK_SMTP_USER.")
 @click.option("--mail-from", help="Sender of the mails; or LAWBOOK_MAIL_FROM.")
 @click.option("--database", metavar="URL", help="Database of the workbench: SQLite in the records' folder by default, or PostgreSQL.")
-@click.option("--records", metavar="URL", help="Database of the verdicts; SQLite in the records' folder by default.")
+@click.option("--records", metavar="URL", help="Database of the verdicts; that of --database, or SQLite in the records' folder, by default.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def digest(sources, lists, since, fresh, out, atom_file, recipients, send, preview, base_url, smtp_host, smtp_port, smtp_tls, smtp_user, mail_from, database, records, form):
     """Gather what is new: papers from feeds, with the book's nearest results; what the book has gained; verdicts that changed.
@@ -60,7 +60,7 @@ def digest(sources, lists, since, fresh, out, atom_file, recipients, send, previ
     sources = [*sources, *(line for path in lists for line in _read_list(path))]
     store = Store(database)
     with contextlib.closing(store), bar("reading feeds", len(sources) or None) as progress:
-        made = gathering.gather(sources, store=store, since=moment, fresh=fresh, records=Records(records), progress=progress)
+        made = gathering.gather(sources, store=store, since=moment, fresh=fresh, records=Records(records) if records else store.records(), progress=progress)
         new = made.since is None or not made.empty
         if out:
             digest_views.write_page(made, out, address)

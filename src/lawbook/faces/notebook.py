@@ -9,6 +9,7 @@ from ..contract.numbers import show_number
 from ..contract.paper import SOURCES, described
 from ..contract.verdict import STATUSES
 from ..jobs.audit import Audit
+from ..jobs.audit_log import LogAudit
 from ..jobs.fitted import Ranking
 from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
@@ -32,6 +33,7 @@ def html(shown):
         ScoresFit: _scores,
         Plan: _plan,
         Audit: _audit,
+        LogAudit: _log,
         Verdict: _verdict,
     }
     return next(draw(shown) for kind, draw in drawers.items() if isinstance(shown, kind))
@@ -94,7 +96,8 @@ def _result(result):
     )
 
 
-def _cautions(said):
+def cautions(said):
+    """Sentences of caution as paragraphs."""
     return "".join(f"<p>⚠ {escape(sentence)}</p>" for sentence in said)
 
 
@@ -110,19 +113,19 @@ def _answer(answer):
             value = table(columns, {name: unit_of(result, name) for name in columns})
     given = ", ".join(f"{name} = {cell(v)}" for name, v in answer.arguments.items())
     domain = f"<p><small>{given}; answers with {escape(described(result.returns))}</small></p>"
-    return f"<h4><code>{escape(result.id)}</code></h4>{mathml(result.statement)}{value}{domain}{_cautions(answer.cautions)}"
+    return f"<h4><code>{escape(result.id)}</code></h4>{mathml(result.statement)}{value}{domain}{cautions(answer.cautions)}"
 
 
 def _sweep(sweep):
     units = {name: unit_of(sweep.result, name) for name in sweep.rows}
-    return f"<h4><code>{escape(sweep.result.id)}</code></h4>{mathml(sweep.result.statement)}{table(sweep.rows, units)}{_cautions(sweep.cautions)}"
+    return f"<h4><code>{escape(sweep.result.id)}</code></h4>{mathml(sweep.result.statement)}{table(sweep.rows, units)}{cautions(sweep.cautions)}"
 
 
 def _solution(solution):
     unit = solution.result.arguments[solution.unknown].unit
     roots = ", ".join(cell(root, unit) for root in solution.roots)
     said = f"<p><b>{escape(solution.unknown)} = {roots}</b></p>" if roots else f"<p>No solution: {escape(solution.reason)}</p>"
-    return f"<h4><code>{escape(solution.result.id)}</code> = {cell(solution.target)}</h4>{mathml(solution.result.statement)}{said}{_cautions(solution.cautions)}"
+    return f"<h4><code>{escape(solution.result.id)}</code> = {cell(solution.target)}</h4>{mathml(solution.result.statement)}{said}{cautions(solution.cautions)}"
 
 
 def _ranking(ranking):
@@ -176,10 +179,32 @@ def pair_table(found):
 def _audit(found):
     parts = [f"<h3>{escape(title)}</h3>{shown}" for title, shown in config_tables(found.config)] if found.config else []
     said = [*(found.config.sentences if found.config else []), *(found.weights.remarks() if found.weights else []), *found.left_out]
-    cautions = _cautions(found.config.warnings) if found.config else ""
-    return f"<h4>{escape(found.path)}</h4>{''.join(parts)}{layer_table(found.weights) if found.weights and found.weights.layers else ''}{cautions}" + "".join(
+    warned = cautions(found.config.warnings) if found.config else ""
+    return f"<h4>{escape(found.path)}</h4>{''.join(parts)}{layer_table(found.weights) if found.weights and found.weights.layers else ''}{warned}" + "".join(
         f"<p>{escape(sentence)}</p>" for sentence in said
     )
+
+
+def measure_table(found, section):
+    """The trusted measures of one section of a log's audit, each with what it is and how its interval was made; empty where there is none."""
+    known = [m for m in found.measures if m.section == section and m.trusted]
+    rows = []
+    for m in known:
+        words = " ".join(filter(None, (m.meaning, f"Interval: {m.interval}." if m.interval else "")))
+        unit = f" {escape(m.unit)}" if m.unit and m.p_value is None else ""
+        value = "" if m.value is None else f"{m.value:.4g}" if isinstance(m.value, float) else cell(m.value)
+        ends = f"{m.low:.4g} to {m.high:.4g}" if m.low is not None else f"corrected {m.corrected:.2g}" if m.corrected is not None else ""
+        value = f"p = {value}" if m.p_value is not None else value
+        rows.append(f"<tr><td>{escape(m.name)}<br><small>{escape(words)}</small></td><td>{value}{unit}</td><td>{ends}</td><td><small>{escape(m.source)}</small></td></tr>")
+    head = f"<tr><th>measure</th><th>value</th><th>{100 * found.level:g} % interval</th><th>result of the book</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
+
+
+def _log(found):
+    parts = [f"<h4>{escape(section)}</h4>{measure_table(found, section)}" for section in found.sections]
+    doubts = "".join(f"<p>{escape(m.name)}: not to be trusted here. {escape(m.meaning)}</p>" for m in found.measures if not m.trusted)
+    said = "".join(f"<p><small>{escape(sentence)}</small></p>" for sentence in found.said)
+    return f"<p>{escape(' '.join(found.summary))}</p>{''.join(parts)}{doubts}{cautions(found.faults)}{said}"
 
 
 def _plan(plan):
@@ -192,7 +217,7 @@ def _plan(plan):
         "unit": [q["unit"] for q in entries.values()],
         "source": [q["source"] for q in entries.values()],
     }
-    return f"<h4>{escape(plan.budget)}</h4>{table(columns)}<p>The cost of deviating:</p>{table(plan.deviating)}{_schedule(plan)}{_cautions(plan.warnings)}"
+    return f"<h4>{escape(plan.budget)}</h4>{table(columns)}<p>The cost of deviating:</p>{table(plan.deviating)}{_schedule(plan)}{cautions(plan.warnings)}"
 
 
 def _schedule(plan):

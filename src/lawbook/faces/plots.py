@@ -64,7 +64,8 @@ def series(sweep, field=None):
     return first, y_name, lines
 
 
-def _log_axis(quantity_scale, values):
+def wants_log_axis(quantity_scale, values):
+    """Whether an axis is logarithmic: the quantity says so, and its finite values are positive and more than a factor of 5 apart."""
     finite = values[np.isfinite(values)]
     return quantity_scale == "log" and len(finite) > 0 and (finite > 0).all() and finite.max() / finite.min() > 5
 
@@ -78,7 +79,7 @@ def sweep_figure(sweep, field=None):
     everything = np.concatenate([y for *_, y in lines])
     if sweep.result.arguments[x_name].scale == "log":
         axes.set_xscale("log")
-    if _log_axis(_answer_scale(sweep.result, y_name), everything):
+    if wants_log_axis(answer_scale(sweep.result, y_name), everything):
         axes.set_yscale("log")
     axes.set(xlabel=label(sweep.result, x_name), ylabel=label(sweep.result, y_name), title=sweep.result.id)
     if len(lines) > 1:
@@ -86,7 +87,8 @@ def sweep_figure(sweep, field=None):
     return fig
 
 
-def _answer_scale(result, column):
+def answer_scale(result, column):
+    """The scale ("log" or "linear") of a column of a result's answers, written "field.field" where it lies deeper."""
     quantity = result.returns
     for key in column.split("."):
         quantity = getattr(quantity, "fields", {}).get(key, quantity)
@@ -146,6 +148,6 @@ def _interactive(sweep, field):
     fig.update_layout(title=sweep.result.id, template="simple_white", xaxis_title=label(sweep.result, x_name), yaxis_title=label(sweep.result, y_name), showlegend=len(lines) > 1)
     if sweep.result.arguments[x_name].scale == "log":
         fig.update_xaxes(type="log")
-    if _log_axis(_answer_scale(sweep.result, y_name), everything):
+    if wants_log_axis(answer_scale(sweep.result, y_name), everything):
         fig.update_yaxes(type="log")
     return fig.to_html(include_plotlyjs=True, full_html=True)

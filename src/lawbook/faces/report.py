@@ -10,6 +10,7 @@ import numpy as np
 from ..contract import DomainError, LawbookError, catalogue
 from ..contract.numbers import show_number
 from ..jobs import scores
+from ..jobs.audit_log import LogAudit
 from . import notebook
 from .plots import figure, svg
 
@@ -79,7 +80,10 @@ def write_fit(ranking, path, command):
 
 
 def write_audit(found, path, command):
-    """An audit as one page: what serving costs and what each saving buys; the spectra of the weights and the layers that stand out."""
+    """An audit as one page: what serving costs and what each saving buys; the spectra of the weights and the layers that stand out; or what a log says."""
+    if isinstance(found, LogAudit):
+        _write_log(found, path, command)
+        return
     config, weights = found.config, found.weights
     figures = []
     if weights and weights.layers:
@@ -99,6 +103,36 @@ def write_audit(found, path, command):
         layers=notebook.layer_table(weights) if weights and weights.layers else "",
         pairs=notebook.pair_table(weights) if weights else "",
     )
+
+
+def _write_log(found, path, command):
+    """The audit of a log as one page: in words what matters, every measure with its uncertainty, pictures, and what was wrong with the file."""
+    page(
+        "audit_log.html",
+        path,
+        found=found,
+        command=command,
+        sections=[(section, notebook.measure_table(found, section), [m for m in found.measures if m.section == section and not m.trusted]) for section in found.sections],
+        tables=[(title, notebook.table(columns)) for title, columns in found.tables.items()],
+        figures=[(svg(picture_figure(picture)), picture.title) for picture in found.pictures],
+    )
+
+
+def picture_figure(picture):
+    """A picture that a job gives as data."""
+    fig, axes = figure(6.2, 3.6)
+    for series in picture.series:
+        x, y = np.asarray(series.x, float), np.asarray(series.y, float)
+        if series.style == "bars":
+            axes.bar(x, y, label=series.name)
+            continue
+        axes.plot(x, y, "o" if series.style == "points" else "-", markersize=3.5, label=series.name)
+        if series.low is not None:
+            axes.fill_between(x, np.asarray(series.low, float), np.asarray(series.high, float), alpha=0.15, linewidth=0, color=axes.lines[-1].get_color())
+    axes.set(xlabel=picture.x_label, ylabel=picture.y_label, xscale="log" if picture.log_x else "linear", yscale="log" if picture.log_y else "linear")
+    if len(picture.series) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return fig
 
 
 def layer_figure(weights, key, name, band=None, log=False):

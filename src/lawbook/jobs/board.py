@@ -1,6 +1,5 @@
 """The verdicts on the whole book: for every trial the one that counts, without importing a paper."""
 
-import json
 import threading
 import time
 from types import SimpleNamespace
@@ -32,7 +31,7 @@ class Board:
         with self._lock:
             if self._state and self._state[0] == book.stamps and time.monotonic() - self._looked < EVERY:
                 return self._rows
-            state, self._looked = (book.stamps, self._stamp()), time.monotonic()
+            state, self._looked = (book.stamps, self.records.stamp()), time.monotonic()
             if state != self._state:
                 if self._state and self._state[0] != book.stamps:
                     self._codes.clear()
@@ -50,11 +49,11 @@ class Board:
     def history(self, trial):
         """Every verdict kept on a trial ("slug.trial"), the latest first: [(Verdict, kept_at, stale)]."""
         code = self._code(trial.partition(".")[0])
-        return [(Verdict.from_dict(verdict), at, made_by != code) for _, made_by, verdict, at in self._kept(trial)]
+        return [(Verdict.from_dict(verdict), at, made_by != code) for _, made_by, verdict, at in self.records.kept(trial)]
 
     def _read(self, book):
         kept: dict[str, list] = {}
-        for trial, made_by, verdict, at in self._kept():
+        for trial, made_by, verdict, at in self.records.kept():
             kept.setdefault(trial, []).append((verdict, at, made_by != self._code(trial.partition(".")[0])))
         rows = []
         for entry in book.entries:
@@ -85,18 +84,3 @@ class Board:
             there = slug in self.library.book().by_slug
             self._codes[slug] = fingerprint(SimpleNamespace(paper=SimpleNamespace(slug=slug))) if there else ""
         return self._codes[slug]
-
-    def _stamp(self):
-        import sqlalchemy as sa
-
-        table = self.records._table()
-        return self.records._try(lambda connection: tuple(connection.execute(sa.select(sa.func.count(), sa.func.max(table.c.kept_at)).select_from(table)).one()))
-
-    def _kept(self, trial=None):
-        import sqlalchemy as sa
-
-        table = self.records._table()
-        asked = sa.select(table.c.trial, table.c.fingerprint, table.c.verdict, table.c.kept_at).order_by(table.c.kept_at.desc())
-        asked = asked if trial is None else asked.where(table.c.trial == trial)
-        rows = self.records._try(lambda connection: connection.execute(asked).all()) or []
-        return [(name, code, json.loads(verdict), at) for name, code, verdict, at in rows]

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..contract import catalogue
-from .find import _weighted_terms as weighted_terms
-from .find import index, terms
+from .find import index, terms, weighted_terms
 
 EVERY = 2.0  # seconds between looks at the papers' files
 

@@ -17,7 +17,7 @@ from ..contract.verdict import STATUSES
 from .board import Board
 from .browse import Library
 from .find import index, terms
-from .store import declared, keep
+from .store import alone, declared, keep
 
 NEAR = 0.13  # cosine below which nothing in the book is near: texts from other sciences reach 0.12
 MOST_NEAR = 3
@@ -331,6 +331,7 @@ def keep_digest(digest, store):
     table = digests()
     content = {name: value for name, value in digest.to_dict().items() if name != "id"}
     with store.begin() as connection:
+        alone(connection, "digests")
         last = connection.execute(sa.select(table.c.made_at).order_by(table.c.id.desc()).limit(1)).scalar()
         if last != digest.since:
             raise LawbookError("Another digest was made meanwhile: gather once more.")
@@ -358,7 +359,7 @@ def listed(store, most=50, before=None):
     table = digests()
     query = sa.select(table.c.id, table.c.made_at, table.c.headline).order_by(table.c.id.desc()).limit(most)
     if before is not None:
-        query = query.where(table.c.id < min(before, 2**31 - 1))
+        query = query.where(table.c.id < min(max(before, 0), 2**31 - 1))
     with store.read() as connection:
         return [tuple(row) for row in connection.execute(query)]
 

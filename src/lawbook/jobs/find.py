@@ -45,7 +45,7 @@ def _known(what, name, known):
 def rank(entries, words):
     """Entries that contain at least one of the words, by weighted term frequency and rarity (BM25 without length normalisation), whole matches of all words first."""
     wanted = terms(words)
-    documents = [_weighted_terms(e) for e in entries]
+    documents = [weighted_terms(e) for e in entries]
     frequency = Counter(word for document in documents for word in document)
     scored = []
     for entry, document in zip(entries, documents, strict=True):
@@ -67,7 +67,8 @@ def terms(text):
     return [word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words if word not in COMMON]
 
 
-def _weighted_terms(entry):
+def weighted_terms(entry):
+    """What an entry of the index speaks of: a Counter of its words, each weighted by the places that it stands in."""
     texts = {
         "title": entry["title"],
         "slug": entry["slug"],

@@ -77,7 +77,7 @@ class Shelf:
                 known = dict(connection.execute(sa.select(arrivals().c.slug, arrivals().c.at)).all())
                 now = time.time()
                 for slug in slugs - known.keys():
-                    connection.execute(sa.insert(arrivals()).values(slug=slug, at=now))
+                    keep(connection, arrivals(), {"slug": slug}, at=now)
                 self._arrived = {**known, **dict.fromkeys(slugs - known.keys(), now)}
         return self._arrived
 
@@ -137,7 +137,7 @@ class Shelf:
         with self.store.begin() as connection:
             gone = connection.execute(sa.delete(table).where(*(table.c[name] == value for name, value in key.items()))).rowcount
             if not gone:
-                connection.execute(sa.insert(table).values(**key, at=time.time()))
+                keep(connection, table, key, at=time.time())
         self._counted = 0.0
         return not gone
 
@@ -146,7 +146,7 @@ class Shelf:
         import sqlalchemy as sa
 
         self._known(slug)
-        words, contact = words.strip(), contact.strip()
+        words, contact = (text.replace("\0", "").strip() for text in (words, contact))  # which PostgreSQL does not keep
         if not 0 < len(words) <= LONGEST:
             raise LawbookError(f"Feedback must be a text of 1 to {LONGEST:,} characters; it had {len(words):,}.")
         if len(contact) > 200:

@@ -11,6 +11,7 @@ Modules declare their tables as functions, so that nothing heavy is imported bef
 """
 
 import threading
+import zlib
 from contextlib import contextmanager
 from functools import cache, wraps
 
@@ -71,9 +72,8 @@ class Store:
             if self._made < len(_DECLARED):
                 tables = [table() for table in list(_DECLARED)]
                 try:
-                    with self._engine.begin() as connection:
-                        if connection.dialect.name == "postgresql":
-                            connection.execute(sa.text("SELECT pg_advisory_xact_lock(5)"))  # two servers that start at once make them once
+                    with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+                        alone(connection, "tables")  # two servers that start at once make them once
                         metadata().create_all(connection, tables=tables)
                 except sa.exc.SQLAlchemyError as error:
                     raise self._refusal(error) from None
@@ -83,19 +83,9 @@ class Store:
     def _open(self):
         import sqlalchemy as sa
 
-        try:
-            url = sa.make_url(self.url)
-        except sa.exc.ArgumentError:
-            raise LawbookError(f"database must be a URL such as sqlite:///workbench.sqlite or postgresql://user@host/name; it was {self.url!r}.") from None
-        url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
-        if url.get_backend_name() not in ("sqlite", "postgresql"):
-            raise LawbookError(f"database must be SQLite or PostgreSQL; it was {url.get_backend_name()}.")
+        url = url_of(self.url)
         if url.get_backend_name() == "postgresql":
-            url = url.update_query_dict({"client_encoding": "utf8"})  # whatever the database was made with
-            try:
-                return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
-            except ImportError:
-                raise LawbookError("PostgreSQL needs the package psycopg, which comes with lawbook[web].") from None
+            return postgresql_engine(url, pool_size=10, max_overflow=20)
         if self._own:
             try:
                 home().mkdir(parents=True, exist_ok=True)
@@ -132,6 +122,38 @@ class Store:
         """Let go of all connections."""
         if self._engine is not None:
             self._engine.dispose()
+
+
+def url_of(text):
+    """The URL of a database as SQLAlchemy takes it. LawbookError unless it is one of SQLite or PostgreSQL."""
+    import sqlalchemy as sa
+
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError:
+        raise LawbookError(f"database must be a URL such as sqlite:///workbench.sqlite or postgresql://user@host/name; it was {text!r}.") from None
+    url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise LawbookError(f"database must be SQLite or PostgreSQL; it was {url.get_backend_name()}.")
+    return url
+
+
+def postgresql_engine(url, **pool):
+    """An engine that notices connections which the server has ended."""
+    import sqlalchemy as sa
+
+    try:
+        return sa.create_engine(url.update_query_dict({"client_encoding": "utf8"}), pool_pre_ping=True, **pool)  # whatever the database was made with
+    except ImportError:
+        raise LawbookError("PostgreSQL needs the package psycopg, which comes with lawbook[postgresql].") from None
+
+
+def alone(connection, what):
+    """Let no other transaction in that asks for the same before this one has ended. Those that write to SQLite are alone anyway."""
+    import sqlalchemy as sa
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(zlib.crc32(f"lawbook {what}".encode()))))
 
 
 def keep(connection, table, key, **values):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..contract import LawbookError
 from . import mail
 from .digest import named
-from .store import declared, keep
+from .store import alone, declared, keep
 
 SECRET = "LAWBOOK_SECRET"  # signs the links; without it the store keeps a key of its own
 CONFIRM, UNSUBSCRIBE = "lawbook confirm", "lawbook unsubscribe"
@@ -84,6 +84,7 @@ def ask(store, relay, email, address, write):
 
     table, email, now = subscribers(), mail.read_address(email), time.time()
     with store.begin() as connection:
+        alone(connection, "subscribers")  # one who asks twice at once gets one mail
         connection.execute(sa.delete(table).where(table.c.confirmed_at.is_(None), table.c.asked_at < now - PATIENCE))
         row = connection.execute(sa.select(table).where(table.c.email == email)).mappings().first()
         if row is not None and row["asked_at"] > now - PAUSE:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from ...contract import LawbookError
 from ...contract.numbers import show_number
 from ...jobs.run import Sweep
-from ..plots import _answer_scale, _log_axis, label, series
+from ..plots import answer_scale, label, series, wants_log_axis
 from .rendering import environment
 
 WIDTH, HEIGHT = 640, 330
@@ -20,7 +20,7 @@ DOTS = 60  # points of a line that are marked one by one
 def sweep_plot(sweep, field=None):
     """The picture of a sweep: its first argument along the axis, a line for each value of the others."""
     x_name, y_name, lines = series(sweep, field)
-    y_scale = _answer_scale(sweep.result, y_name)
+    y_scale = answer_scale(sweep.result, y_name)
     return line_plot(
         [(name or label(sweep.result, y_name), x, y) for name, x, y in lines],
         label(sweep.result, x_name),
@@ -42,7 +42,7 @@ def line_plot(lines, x_label, y_label, *, title, log_x=False, log_y=False):
         return ""
     log_x = log_x and bool((all_x[np.isfinite(all_x)] > 0).all())
     x = Axis(all_x[shown], LEFT, WIDTH - RIGHT, log_x, padded=False)
-    y = Axis(all_y[shown], HEIGHT - BOTTOM, TOP, _log_axis("log" if log_y else "linear", all_y))
+    y = Axis(all_y[shown], HEIGHT - BOTTOM, TOP, wants_log_axis("log" if log_y else "linear", all_y))
     drawn = []
     for name, xs, ys in lines:
         finite = np.isfinite(xs) & np.isfinite(ys)

@@ -82,14 +82,15 @@ class Guard:
             return message
 
         begun = False
+        bare = scope["method"] == "HEAD"  # is asked as GET and answered without what the page holds
 
         async def watched(message):
             nonlocal begun
             begun = True
-            await answer(message)
+            await answer({**message, "body": b""} if bare and message["type"] == "http.response.body" else message)
 
         try:
-            await self.app(scope, measured, watched)
+            await self.app({**scope, "method": "GET"} if bare else scope, measured, watched)
         except TooLarge:
             if not begun:
                 await self._too_large(scope)(scope, receive, answer)

@@ -1,0 +1,431 @@
+"""The audit of logs: every number it gives is traced to an independent computation on the same log."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import stats
+
+import made_logs
+from lawbook import audit
+from lawbook.contract import LawbookError
+from lawbook.faces.cli import lawbook as shell
+from lawbook.faces.report import write_audit
+from lawbook.jobs.audit_log import LogAudit
+from lawbook.numerics.statistics import clustered_interval, holm, sign_flip
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAWBOOK_HOME", str(tmp_path / "home"))
+
+
+def measure(found, name, section=None):
+    """The one measure of that name."""
+    (hit,) = [m for m in found.measures if m.name == name and (section is None or m.section == section)]
+    return hit
+
+
+def test_statistics_of_the_audit():
+    """Clustered intervals cover, and agree with exact ones where clusters are single; Holm and sign flips as defined."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        rates = rng.beta(2, 6, 40)
+        n = rng.integers(1, 12, 40)
+        _, low, high = clustered_interval(rng.binomial(n, rates), n, 0.9)
+        covered += low <= 0.25 <= high
+    assert stats.binom.cdf(covered, 400, 0.9) > 1e-3, covered
+    exact = stats.binomtest(3, 50).proportion_ci(0.95, "exact")
+    assert clustered_interval([1] * 3 + [0] * 47, [1] * 50, 0.95)[1:] == pytest.approx(tuple(exact))
+    assert holm([0.01, 0.04, 0.03, 0.2]).tolist() == pytest.approx([0.04, 0.09, 0.09, 0.2])
+    d = rng.normal(0.4, 1, 12)
+    every = [abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-12 for signs in itertools.product((-1, 1), repeat=12)]
+    assert sign_flip(d) == pytest.approx(np.mean(every), abs=0.02)
+
+
+def test_judgments(tmp_path):
+    path = tmp_path / "judgments.jsonl"
+    lines = made_logs.judge(path)
+    found = audit(path)
+    scores = {(r["question_id"], r["model"]): r for r in lines if "model" in r}
+    duels = {(r["question_id"], r["model_a"], r["model_b"]): r for r in lines if "model_a" in r}
+    conflicts, groups, flips, first = {"before": [], "after": []}, {"before": [], "after": []}, 0, []
+    orders = {p for ranks in itertools.product(range(3), repeat=3) for p in [tuple(np.sign(ranks[i] - ranks[j]) for i, j in ((0, 1), (1, 2), (0, 2)))]}
+    for q in range(60):
+        outcome = {"before": {}, "after": {}}
+        for a, b in itertools.combinations(range(4), 2):
+            one, two = duels[q, f"m{a}", f"m{b}"], duels[q, f"m{b}", f"m{a}"]
+            swapped = {"A": "B", "B": "A", "C": "C"}[two["verdict"]]
+            outcome["before"][a, b] = {"A": 1, "B": -1, "C": 0}[one["verdict"]] if one["verdict"] == swapped else 0
+            flips += one["verdict"] != swapped
+            first += [v == "A" for v in (one["verdict"], two["verdict"]) if v != "C"]
+            p, r = one["verdict_probabilities"], two["verdict_probabilities"]
+            total = [p["A"] + r["B"], p["B"] + r["A"], p["C"] + r["C"]]
+            outcome["after"][a, b] = (1, -1, 0)[int(np.argmax(total))]
+        for when, duels_here in outcome.items():
+            value = []
+            for a in range(4):
+                p = np.array([scores[q, f"m{a}"]["score_probabilities"][str(s)] for s in range(1, 6)])
+                if when == "before":
+                    value.append(scores[q, f"m{a}"]["score"])
+                else:
+                    weight = ((p + 1e-8) / (1 - p + 1e-8)) ** 5 * ((p > 0) & (p < 1))
+                    value.append(weight @ np.arange(1, 6) / weight.sum())
+            conflicts[when].append(sum(o != np.sign(value[a] - value[b]) for (a, b), o in duels_here.items()))
+            groups[when].append(sum((duels_here[i, j], duels_here[j, k], duels_here[i, k]) not in orders for i, j, k in itertools.combinations(range(4), 3)))
+    for when in ("before", "after"):
+        assert measure(found, f"score against duel, {when}").value == pytest.approx(np.sum(conflicts[when]) / 360)
+        assert measure(found, f"duels in circles or broken ties, {when}").value == pytest.approx(np.sum(groups[when]) / 240)
+    assert measure(found, "verdict changes with the order").value == pytest.approx(flips / 360)
+    assert measure(found, "first shown wins").value == pytest.approx(np.mean(first))
+    assert measure(found, "separate parts of the comparisons").value == 1
+    laplacian = 60 * 2 * (4 * np.eye(4) - 1)  # four answerers, each pair compared 120 times
+    assert measure(found, "mean variance of a difference").value == pytest.approx(2 / 3 * np.trace(np.linalg.pinv(laplacian)))
+    assert any("favours the answer shown first" in sentence for sentence in found.summary)
+    low, high = measure(found, "score against duel, before").low, measure(found, "score against duel, before").high
+    drawn = np.random.default_rng(1).integers(0, 60, (4000, 60))
+    boot = np.quantile(np.array(conflicts["before"])[drawn].sum(1) / 360, [0.025, 0.975])
+    assert (low, high) == pytest.approx(boot, abs=0.02)
+
+
+def test_samples(tmp_path):
+    path = tmp_path / "samples.jsonl"
+    lines = made_logs.samples(path, stages=("base", "trained"))
+    found = audit(path)
+    right = {stage: np.array([r["correct"] for r in lines if r["stage"] == stage]).reshape(120, 32) for stage in ("base", "trained")}
+    part = "Samples (base)"
+    assert measure(found, "pass@1", part).value == pytest.approx(right["base"].mean())
+    c = right["base"].sum(1)
+    assert measure(found, "never solved", part).value == pytest.approx(np.mean(c == 0))
+    assert measure(found, "always solved", part).value == pytest.approx(np.mean(c == 32))
+    silent = np.mean([(math.comb(32 - x, 8) + math.comb(x, 8)) / math.comb(32, 8) for x in c])
+    assert measure(found, "silent prompts in groups of 8", part).value == pytest.approx(silent)
+    table = found.tables["Samples (base): coverage"]
+    for k, value in zip(table["samples"], table["coverage"], strict=True):
+        assert value == pytest.approx(np.mean([1 - math.comb(32 - x, k) / math.comb(32, k) for x in c]))
+    alpha, beta = measure(found, "Beta law alpha", part).value, measure(found, "Beta law beta", part).value
+
+    def likelihood(a, b):
+        return stats.betabinom(32, a, b).logpmf(c).sum()
+
+    assert all(likelihood(alpha, beta) >= likelihood(alpha * x, beta * y) for x, y in itertools.product((0.97, 1, 1.03), repeat=2))
+    ahead = measure(found, "coverage with 64 samples", part)
+    grid, weight = np.polynomial.legendre.leggauss(400)
+    p, w = (grid + 1) / 2, weight / 2
+    by_beta = w @ (stats.beta(alpha, beta).pdf(p) * (1 - (1 - p) ** 64))
+    assert ahead.low <= by_beta + 0.01 and ahead.high >= by_beta - 0.01
+    # the law itself, refitted by another route
+    from scipy.optimize import curve_fit
+
+    (a, b), _ = curve_fit(lambda k, a, b: np.exp(a * k**b), np.array(table["samples"], float), table["coverage"], [-1, -0.5])
+    assert (measure(found, "coverage law a", part).value, measure(found, "coverage law b", part).value) == pytest.approx((a, b), rel=1e-4)
+    assert ahead.value == pytest.approx(np.exp(a * 64.0**b), rel=1e-5)
+    d = right["trained"].sum(1)
+    both = "base against trained"
+    assert measure(found, "change of pass@1", both).value == pytest.approx((d - c).mean() / 32)
+    interval = stats.ttest_1samp((d - c) / 32, 0).confidence_interval(0.95)
+    assert (measure(found, "change of pass@1", both).low, measure(found, "change of pass@1", both).high) == pytest.approx(tuple(interval))
+    assert measure(found, "prompts shrunk", both).value == pytest.approx(np.mean((c > 0) & (d == 0)))
+    assert measure(found, "prompts expanded", both).value == pytest.approx(np.mean((c == 0) & (d > 0)))
+    chance = sum(math.comb(32, t) / math.comb(64, t) for t in c + d if t)
+    assert measure(found, "prompts shrunk by chance alone", both).value == pytest.approx(chance)
+    assert measure(found, "retention", both).value == pytest.approx(np.sum((c > 0) & (d > 0)) / np.sum(c > 0))
+
+
+def test_a_classifier_on_digits(tmp_path):
+    path = tmp_path / "logits.npz"
+    logits, y = made_logs.digits(path)
+    found = audit(path)
+    p = made_logs.softmax(logits)
+    right = p.argmax(1) == y
+    accuracy = measure(found, "accuracy")
+    assert accuracy.value == pytest.approx(right.mean())
+    assert (accuracy.low, accuracy.high) == pytest.approx(tuple(stats.binomtest(int(right.sum()), len(y)).proportion_ci(0.95, "exact")))
+    assert measure(found, "negative log-likelihood").value == pytest.approx(-np.log(p[np.arange(len(y)), y]).mean())
+    top, edges = p.max(1), np.linspace(0, 1, 16)
+    ece = sum(abs((right[inside] - top[inside]).sum()) for lo, hi in itertools.pairwise(edges) for inside in [(top > lo) & (top <= hi)]) / len(y)
+    assert measure(found, "top-label ECE").value == pytest.approx(ece)
+    flat, hit = p.ravel(), np.eye(10)[y].ravel()
+    order = np.argsort(flat, kind="stable")
+    gap = np.abs(np.convolve((flat - hit)[order], np.ones(201) / 201, "same"))
+    assert measure(found, "calibration error").value == pytest.approx(gap.mean())
+    temperature = measure(found, "repairing temperature").value
+    from scipy.optimize import minimize_scalar
+
+    whole = minimize_scalar(lambda t: -np.log(made_logs.softmax(logits / t)[np.arange(len(y)), y]).mean(), bounds=(0.2, 20), method="bounded").x
+    assert temperature == pytest.approx(whole, rel=0.15)  # ours is that of one half
+    assert measure(found, "gain of the repair").value > 0
+    assert measure(found, "calibration error after, held out").value < measure(found, "calibration error before, held out").value
+    assert measure(found, "the model is calibrated").value < 0.01 and "over-confident" in found.summary[0]
+
+
+def test_a_calibrated_classifier_is_not_blamed(tmp_path):
+    rng = np.random.default_rng(3)
+    rejected = 0
+    for i in range(12):
+        p = made_logs.softmax(2 * rng.normal(size=(1500, 4)))
+        labels = (rng.uniform(size=(1500, 1)) > np.cumsum(p, 1)).sum(1)
+        np.savez(tmp_path / f"{i}.npz", probabilities=p, labels=labels)
+        rejected += measure(audit(tmp_path / f"{i}.npz"), "the model is calibrated").value < 0.05
+    assert rejected <= 4  # 12 tests at 5 %: more than 4 has probability 2e-4
+
+
+def test_a_tabular_run(tmp_path):
+    path = tmp_path / "training.csv"
+    rows = made_logs.group_relative_run(path)
+    found = audit(path, momentum=0.0)
+    step, reward, entropy = rows[:, 0], rows[:, 1], rows[:, 2]
+    ceiling = measure(found, "ceiling of the reward")
+    slope, intercept = np.polyfit(np.exp(entropy), reward, 1)
+    assert ceiling.trusted and ceiling.value == pytest.approx(intercept + slope)
+    assert ceiling.low < ceiling.value < ceiling.high
+    from scipy.optimize import curve_fit
+
+    (_, top, rate), _ = curve_fit(lambda t, s, u, r: u - (u - s) * np.exp(-r * t), step, reward, [reward[0], reward[-1], 0.02])
+    assert measure(found, "plateau of the reward").value == pytest.approx(top, abs=1e-4)
+    assert measure(found, "time constant").value == pytest.approx(1 / rate, rel=1e-3)
+    assert measure(found, "learning rate times curvature").value == pytest.approx(rate, rel=1e-3)
+    assert measure(found, "margin of stability").value == pytest.approx(2 / rate, rel=1e-3)  # without momentum, samples renewed at each step: k < 2
+    assert measure(found, "stalest samples").value == math.ceil(2 / measure(found, "learning rate times curvature").value) - 1
+    silent = rows[-1, 3] ** 8 + (1 - rows[-1, 3]) ** 8
+    assert measure(found, "silent prompts, least share").value == pytest.approx(silent, rel=1e-6)
+
+
+def test_a_run_that_has_not_bent_gives_no_plateau(tmp_path):
+    step = np.arange(100)
+    noise = np.random.default_rng(0).normal(size=100)
+    np.savetxt(tmp_path / "run.csv", np.stack([step, 0.2 + 0.001 * step + 0.02 * noise], 1), delimiter=",", header="step,reward", comments="")
+    found = audit(tmp_path / "run.csv")
+    assert not measure(found, "plateau of the reward").trusted and not measure(found, "margin of stability").trusted
+    assert "Not to be told" in found.summary[-1]
+
+
+def test_tokens(tmp_path):
+    path = tmp_path / "tokens.jsonl"
+    lines = made_logs.texts_of_a_model(path)
+    found = audit(path)
+    flat = np.concatenate([r["logprobs"] for r in lines])
+    assert measure(found, "log-perplexity").value == pytest.approx(-flat.mean())
+    z = [(-np.array(r["logprobs"]) - r["entropies"]).sum() / math.sqrt(sum(r["variances"])) for r in lines]
+    p = 2 * stats.norm.sf(np.abs(z))
+    corrected = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
+    assert measure(found, "texts that the model did not write").value == pytest.approx(np.mean(corrected < 0.01))
+    assert found.outputs["foreign_texts"] == list(range(32, 40))
+    advantages = np.repeat([r["advantages"] for r in lines], 200)
+    covariance = (advantages - advantages.mean()) * (flat - flat.mean())
+    assert measure(found, "covariance of log-probability and advantage").value == pytest.approx(np.cov(advantages, flat, bias=True)[0, 1])
+    assert sorted(found.outputs["mute_kl"]) == sorted(np.argsort(-covariance)[:16].tolist())
+
+
+def test_a_watermark(tmp_path):
+    rng = np.random.default_rng(0)
+    green = rng.permutation(np.arange(1000) < 500)
+    words = rng.zipf(1.3, (30, 300)) % 1000
+    marked = [np.where(rng.uniform(size=300) < 0.9, rng.choice(np.flatnonzero(green), 300), row) for row in words[:10]]
+    texts = [*marked, *words[10:]]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"tokens": t.tolist(), "logprobs": [-1.0] * 300}) + "\n" for t in texts))
+    np.save(tmp_path / "green.npy", green)
+    found = audit(tmp_path / "t.jsonl", green=tmp_path / "green.npy")
+    p = []
+    for t in texts:
+        distinct = np.unique(t)
+        p.append(stats.hypergeom(1000, 500, len(distinct)).sf(green[distinct].sum() - 1))
+    corrected = np.maximum.accumulate(np.sort(p) * np.arange(30, 0, -1))
+    assert measure(found, "texts with the watermark").value == pytest.approx(np.mean(corrected < 0.01)) == pytest.approx(1 / 3)
+    distinct = np.unique(np.concatenate(texts))
+    assert measure(found, "no watermark in all texts together").value == pytest.approx(stats.hypergeom(1000, 500, len(distinct)).sf(green[distinct].sum() - 1))
+
+
+def test_reward_heads(tmp_path):
+    path = tmp_path / "heads.jsonl"
+    lines = made_logs.reward_heads(path)
+    found = audit(path)
+    r = np.array([list(line["rewards"].values()) for line in lines]).reshape(200, 8, 3)
+    mixed = r.mean(2)
+    for i, name in enumerate(("helpful", "safe", "polite")):
+        cov = ((r[:, :, i] - r[:, :, i].mean(1, keepdims=True)) * (mixed - mixed.mean(1, keepdims=True))).mean(1) / 3
+        share = cov / mixed.var(1)
+        assert measure(found, f"share of {name}").value == pytest.approx(share.mean())
+        interval = stats.ttest_1samp(share, 0).confidence_interval(0.95)
+        assert (measure(found, f"share of {name}").low, measure(found, f"share of {name}").high) == pytest.approx(tuple(interval))
+    spread = np.sqrt(r.var(1).mean(0))
+    balanced = (1 / spread) / (1 / spread).sum()
+    assert list(found.outputs["balancing_weights"].values()) == pytest.approx(balanced.tolist())
+    assert "helpful drives" in found.summary[0]
+    with pytest.raises(LawbookError, match="reward head"):
+        audit(path, weights={"helpfull": 1.0})
+
+
+def test_evidence(tmp_path):
+    path = tmp_path / "evidence.jsonl"
+    lines = made_logs.evidence(path)
+    found = audit(path, target_error=0.1)
+
+    def kl(p, q):
+        return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+
+    answers, budgets, spreads = [], [], []
+    for r in lines:
+        budget = np.mean(np.clip(r["log_target"] - np.array(r["log_skeletons"]), 0, 12))
+        low, q = min(r["event_probabilities"]), np.array(r["event_probabilities"])
+        answers.append(budget >= (kl(0.9, low) if low < 0.9 else 0))
+        budgets.append(budget)
+        spreads.append(np.mean(np.abs(q - q.mean())))
+    assert measure(found, "questions to answer").value == pytest.approx(np.mean(answers))
+    assert found.outputs["answer"] == answers
+    assert measure(found, "information budget").value == pytest.approx(np.mean(budgets))
+    assert measure(found, "dispersion over orders").value == pytest.approx(np.mean(spreads))
+    wrong = np.array([not r["correct"] for r in lines])
+    told = [m for m in found.measures if m.name == "error of what would be abstained" and m.trusted]
+    assert not told or told[0].value == pytest.approx(wrong[~np.array(answers)].mean())
+
+
+def test_fairness_and_its_decomposition(tmp_path):
+    rng = np.random.default_rng(0)
+    n = 6000
+    z = rng.integers(0, 2, n)
+    s = (rng.uniform(size=n) < np.where(z == 1, 0.8, 0.2)).astype(int)
+    y = (rng.uniform(size=n) < np.where(s == 1, 0.6, 0.3)).astype(int)  # clients differ, not groups
+    rows = ["sensitive,client,prediction", *(f"{'fm'[a]},{'xy'[b]},{c}" for a, b, c in zip(z, s, y, strict=True))]
+    (tmp_path / "people.csv").write_text("\n".join(rows) + "\n")
+    found = audit(tmp_path / "people.csv")
+    gap = y[z == 1].mean() - y[z == 0].mean()
+    parity = measure(found, "parity gap")
+    assert parity.value == pytest.approx(gap) and parity.low < gap < parity.high
+    from sklearn.metrics import mutual_info_score
+
+    assert measure(found, "global disparity").value == pytest.approx(mutual_info_score(z, y), abs=1e-6)
+    local = sum(np.mean(s == i) * mutual_info_score(z[s == i], y[s == i]) for i in (0, 1))
+    assert measure(found, "local disparity").value == pytest.approx(local, abs=1e-6)
+    assert measure(found, "attribute client").value == pytest.approx(mutual_info_score(z, s), abs=1e-6)
+    assert measure(found, "unique").value + measure(found, "redundant").value == pytest.approx(mutual_info_score(z, y), abs=1e-5)
+    assert "redundant" in " ".join(found.summary)
+    # without any disparity a method may use the outcome, yet must answer alike in both groups of each client, and then alike in both clients, since groups differ in their clients
+    cells = [(s == i) & (z == a) for i in (0, 1) for a in (0, 1)]
+    grid = np.linspace(0, 1, 2001)
+    best = np.min(sum(cell.mean() * np.abs(grid - y[cell].mean()) for cell in cells))
+    assert measure(found, "least error of a fair method").value == pytest.approx(best, abs=2e-3)
+
+
+def test_an_effect_under_confounding(tmp_path):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2, 400)
+    y = rng.uniform(size=400) * 0.5 + 0.3 * a
+    np.savetxt(tmp_path / "e.csv", np.stack([a, y], 1), delimiter=",", header="treatment,outcome", comments="")
+    found = audit(tmp_path / "e.csv", outcome_low=0.0, outcome_high=1.0)
+    e = a.mean()
+    up = (e * y[a == 1].mean() + (1 - e)) - (1 - e) * y[a == 0].mean()
+    low = e * y[a == 1].mean() - ((1 - e) * y[a == 0].mean() + e)
+    ends = measure(found, "effect, by Manski's bounds")
+    assert ends.low <= low and ends.high >= up and f"bounds {low:.4g} to {up:.4g}" in ends.interval
+    assert (ends.low, ends.high) == pytest.approx((low, up), abs=0.06)
+    plain = measure(found, "difference of means")
+    assert plain.value == pytest.approx(y[a == 1].mean() - y[a == 0].mean())
+    with pytest.raises(LawbookError, match="outcome_low must be below outcome_high"):
+        audit(tmp_path / "e.csv", outcome_low=1.0, outcome_high=0.0)
+
+
+def test_embeddings_of_two_groups_and_leakage(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 5)), rng.normal(size=(150, 5)) + 0.8
+    np.savez(tmp_path / "g.npz", embeddings=np.concatenate([x, y]), group=np.repeat(["safe", "harmful"], [200, 150]))
+    found = audit(tmp_path / "g.npz")
+    from scipy.spatial.distance import cdist
+
+    energy = 2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean()
+    assert measure(found, "energy distance").value == pytest.approx(energy)
+    assert measure(found, "both groups have one law").value == pytest.approx(1 / 200)
+    s = (np.cov(x.T) + np.cov(y.T)) / 2
+    gap = x.mean(0) - y.mean(0)
+    logs = [np.linalg.slogdet(m)[1] for m in (s, np.cov(x.T), np.cov(y.T))]
+    assert measure(found, "Bhattacharyya distance").value == pytest.approx(gap @ np.linalg.solve(s, gap) / 8 + (logs[0] - (logs[1] + logs[2]) / 2) / 2, rel=1e-4)
+    js = measure(found, "Jensen-Shannon divergence of the groups")
+    true = 0.8 * math.sqrt(5)  # distance of the means
+    t = np.linspace(-12, 14, 20001)
+    p, q = stats.norm.pdf(t), stats.norm.pdf(t - true)
+    m = (p + q) / 2
+    exact = np.trapezoid((p * np.log(p / m) + q * np.log(q / m)) / 2, t)
+    assert js.value == pytest.approx(exact, abs=0.15)
+    np.savez(tmp_path / "t.npz", embeddings=x, target=x[:, 0] + 0.1 * rng.normal(size=200))
+    leaks = audit(tmp_path / "t.npz")
+    assert len(leaks.outputs["leakage"]) == 200
+    assert measure(leaks, "leakage of the most exposed record").value == pytest.approx(max(leaks.outputs["leakage"]))
+    # one record by refitting without it
+    from scipy.spatial.distance import pdist
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF
+
+    target = np.load(tmp_path / "t.npz")["target"]
+    target = (target - target.mean()) / target.std()
+    others = np.arange(200) != 7
+    gp = GaussianProcessRegressor(RBF(np.median(pdist(x))), alpha=0.1, optimizer=None).fit(x[others], target[others])
+    mean, sd = gp.predict(x[7:8], return_std=True)
+    rho, e = sd[0] ** 2 / (sd[0] ** 2 + 0.1), target[7] - mean[0]
+    assert leaks.outputs["leakage"][7] == pytest.approx(0.5 * (-rho - math.log1p(-rho) + rho * e**2 / (sd[0] ** 2 + 0.1)), rel=1e-5)
+
+
+def test_comparisons_in_parts(tmp_path):
+    (tmp_path / "c.csv").write_text("winner,loser\na,b\nb,c\nd,e\n")
+    found = audit(tmp_path / "c.csv")
+    assert measure(found, "separate parts of the comparisons").value == 2 and "2 parts" in found.summary[0]
+    (tmp_path / "d.csv").write_text("winner,loser\n" + "".join(f"n{i},n{i + 1}\n" for i in range(7)))
+    chain = audit(tmp_path / "d.csv")
+    assert measure(chain, "mean variance of a difference").value == pytest.approx(9 / 3)  # a path of 8
+    assert measure(chain, "next comparison").value in {f"n{i} against n{j}" for i, j in ((0, 6), (1, 7), (0, 7), (1, 6))}
+
+
+def test_reports_and_the_shell(tmp_path):
+    made_logs.samples(tmp_path / "s.jsonl", prompts=30, each=8)
+    done = CliRunner().invoke(shell, ["audit", str(tmp_path / "s.jsonl"), "--report", str(tmp_path / "s.html")], obj=["audit", "s.jsonl"])
+    assert done.exit_code == 0 and "pass@1" in done.output, done.output
+    page = (tmp_path / "s.html").read_text()
+    assert "pass@1 is" in page and "<script" not in page and not any(f'{attribute}="http' in page for attribute in ("src", "href"))
+    found = audit(tmp_path / "s.jsonl")
+    assert isinstance(found, LogAudit) and json.loads(json.dumps(found.to_dict(), default=str))["kind"] == "samples"
+    (tmp_path / "evil.csv").write_text("winner,loser\n<script>alert(1)</script>,b\nb,c\nc,<script>alert(1)</script>x\n")
+    write_audit(audit(tmp_path / "evil.csv"), tmp_path / "evil.html", "lawbook audit")
+    assert "<script>alert" not in (tmp_path / "evil.html").read_text()
+    for options, words in (
+        (["--device", "h100"], "device"),
+        (["--kind", "sample"], "sample"),
+        (["--field", "prompt"], "ROLE=COLUMN"),
+        (["--momentum", "0.9"], "training"),
+        (["--level", "1.5"], "level"),
+    ):
+        bad = CliRunner().invoke(shell, ["audit", str(tmp_path / "s.jsonl"), *options], obj=["audit"])
+        assert isinstance(bad.exception, LawbookError) and words in str(bad.exception), (options, bad.output, bad.exception)
+
+
+def test_an_interrupted_count_goes_on(tmp_path, monkeypatch):
+    from lawbook.jobs import audit_log
+
+    path = tmp_path / "s.jsonl"
+    made_logs.samples(path, prompts=200, each=40)
+    whole = audit(path, resume=False)
+    monkeypatch.setattr(audit_log, "KEPT_EVERY", 0.0)
+    read, seen = audit_log.rows, []
+
+    def few(log, *, after=None, progress=None):
+        for i, batch in enumerate(read(log, after=after, progress=progress, most_rows=1000)):
+            if not seen and i == 4:
+                seen.append(batch.position)
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(audit_log, "rows", few)
+    with pytest.raises(KeyboardInterrupt):
+        audit(path)
+    starts = []
+
+    def again(log, *, after=None, progress=None):
+        starts.append(after)
+        yield from read(log, after=after, progress=progress, most_rows=1000)
+
+    monkeypatch.setattr(audit_log, "rows", again)
+    gone_on = audit(path)
+    assert starts[0] and starts[0] > 0
+    assert [m.value for m in gone_on.measures] == [m.value for m in whole.measures]
