@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import made_logs
+
 SERVER = """
 import sys, uvicorn
 from lawbook.faces.web.app import Settings, create_app
@@ -118,6 +120,30 @@ def test_a_table_is_uploaded_fitted_and_read_about(page, tmp_path):
     accessible(page, "job-fit-dark")
     page.goto(page.locator("text=The report as a page of its own").get_attribute("href"))
     assert "Which law fits" in page.content() and page.evaluate("self.origin") == "null", "a box without an origin"
+
+
+def test_a_log_is_uploaded_and_read_about(page, tmp_path):
+    log = tmp_path / "judgments.jsonl"
+    made_logs.judge(log, questions=20)
+    page.goto("/jobs")
+    page.click("text=Audit a log")
+    accessible(page, "job-new-log")
+    page.set_input_files("#table", log)
+    page.click("button:has-text('Begin')")
+    page.wait_for_url("**/jobs/*")
+    ended(page)
+    assert page.locator("#job-state").inner_text() == "done"
+    frame = page.frame_locator("iframe.job-report")
+    assert frame.locator("h1").inner_text() == "What judgments.jsonl lets anyone conclude"
+    assert "favours the answer shown first" in frame.locator("p.first").inner_text()
+    accessible(page, "job-log")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than a phone"
+    accessible(page, "job-log-phone")
+    page.goto("/jobs/new/log")
+    page.fill("#fields", "sensitive")
+    page.click("button:has-text('Begin')")
+    assert "role=column" in page.locator("#wrong").inner_text()
 
 
 def test_what_is_wrong_stays_in_the_form(page):

@@ -239,6 +239,8 @@ def test_limit_of_memory(tmp_path):
         ("fit", {"loss": 1}, "There is no option of fit 'loss'"),
         ("plan", {"constants": "/etc/passwd"}, "constants must be one of"),
         ("audit", {}, "audit needs path"),
+        ("log", {"fields": "sensitive"}, "fields must be written role=column"),
+        ("log", {"path": "/etc/passwd"}, "inside one of the folders"),
     ],
 )
 def test_what_is_wrong_is_said_before_a_job_begins(kind, options, said):
@@ -307,6 +309,21 @@ def test_links_out_of_a_model_are_refused_when_it_is_read(models, tmp_path):
     (models / "small" / "deep" / "x.safetensors").symlink_to(tmp_path / "secret" / "config.json")
     with pytest.raises(LawbookError, match="out of them"):
         kinds.everything_inside(models / "small", [models])
+
+
+@on_sqlite
+def test_a_log_is_uploaded_or_lies_below_the_folders(queue, models):
+    lines = b"".join(b'{"problem_id": "p%d", "correct": %s}\n' % (i % 7, b"true" if i % 3 else b"false") for i in range(70))
+    found = ended(queue, queue.submit("log", {}, [("samples.jsonl", lines)]))
+    assert found["state"] == "done" and found["result"]["kind"] == "samples", found["message"]
+    rate = next(m for m in found["result"]["measures"] if m["name"] == "pass@1")
+    assert rate["value"] == pytest.approx(46 / 70) and "pass@1 is" in found["result"]["summary"][0]
+    (models / "small" / "log.csv").write_text("winner,loser\na,b\nc,d\n")
+    assert ended(queue, queue.submit("log", {"path": "small/log.csv"}))["result"]["kind"] == "comparisons"
+    assert "uploaded" in ended(queue, queue.submit("log", {}))["message"]
+    (models / "small" / "out.csv").symlink_to("/etc/passwd")
+    with pytest.raises(LawbookError, match="one of the folders"):
+        queue.submit("log", {"path": "small/out.csv"})
 
 
 @on_sqlite
@@ -477,11 +494,13 @@ def test_short_answers_have_limits_and_do_not_break_the_server():
 
 
 def test_kinds_describe_their_options():
-    for name in ("verify", "fit", "plan", "audit"):
+    for name in ("verify", "fit", "plan", "audit", "log"):
         kind = kinds.kind_of(name)
         assert set(kind.defaults) <= set(kind.options) == set(kind.schema()["properties"])
     assert kinds.kind_of("fit").bind({"holdout": "10%", "huber_delta": "inf", "law": ""})["holdout"] == 0.1
     options = kinds.kind_of("fit").bind({"holdout": 0.1, "profile": True})
     assert kinds.kind_of("fit").command(options, ["my runs.csv"]) == "lawbook fit 'my runs.csv' --holdout 0.1 --profile"
+    options = kinds.kind_of("log").bind({"fields": "sensitive=sex, label=15", "drop": True})
+    assert kinds.kind_of("log").command(options, ["people.csv"]) == "lawbook audit people.csv --field sensitive=sex --field label=15 --drop"
     with pytest.raises(UnknownName):
         kinds.kind_of("verfy")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..chapters.scaling.beyond_chinchilla import CONSTANTS
-from ..contract import LawbookError, UnknownName, catalogue, choice, count, flag, integer, listing, optional, positive, probability, text
+from ..contract import LawbookError, UnknownName, catalogue, choice, count, flag, integer, listing, optional, positive, probability, real, text
 from ..contract import seed as seed_quantity
 from ..contract.quantity import Quantity
 
@@ -57,9 +57,10 @@ class Kind:
         elif self.name == "verify":
             words = ["verify", *(options["names"] or ["--all"]), "--seed", str(options["seed"]), *(["--full"] if options["effort"] == "full" else [])]
         else:
-            words = [self.name, *(names or [options[key] for key in ("constants", "path") if options.get(key)])]
+            words = ["audit" if self.name == "log" else self.name, *(names or [options[key] for key in ("constants", "path") if options.get(key)])]
+            words += [part for role, column in roles(options.get("fields")).items() for part in ("--field", f"{role}={column}")]
             for name, value in options.items():
-                if name not in ("constants", "path") and value != self.defaults.get(name) and value is not None:
+                if name not in ("constants", "path", "fields") and value != self.defaults.get(name) and value is not None:
                     words += [f"--{'no-' if value is False else ''}{name.replace('_', '-')}", *([] if isinstance(value, bool) else [_word(value)])]
         return shlex.join(["lawbook", *words])
 
@@ -158,6 +159,27 @@ def _audit(options, paths, setting):
     everything_inside(path, setting.folders)
     given = {name: value for name, value in options.items() if name != "path" and value is not None}
     return audit(path, progress=lambda done, total, name: setting.say(done, total, name or "taken over from an earlier audit"), **given)
+
+
+def _log(options, paths, setting):
+    from .audit_log import audit_log
+
+    path = paths[0] if paths else options["path"] and allowed_path(options["path"], setting.folders)
+    if not path:
+        raise LawbookError("A log must be uploaded, or path must name one inside one of the folders named when the server was started.")
+    given = {name: value for name, value in options.items() if name not in ("path", "fields") and value is not None}
+    return audit_log(path, fields=roles(options["fields"]) or None, progress=setting.say, **given)
+
+
+def roles(text):
+    """Roles and their columns out of "role=column, role=column"; LawbookError where it is written otherwise."""
+    found = {}
+    for part in filter(None, map(str.strip, (text or "").split(","))):
+        role, _, column = map(str.strip, part.partition("="))
+        if not role or not column:
+            raise LawbookError(f"fields must be written role=column, with commas between; it was {text!r}.")
+        found[role] = column
+    return found
 
 
 def allowed_path(path, folders):
@@ -306,6 +328,37 @@ KINDS = {
             _audit,
             resumes=True,
         ),
+        Kind(
+            "log",
+            "Audit a log",
+            {
+                "path": optional(text(doc="a log inside the folders named when the server was started, where none is uploaded")),
+                "kind": optional(text(doc="what it holds, where that is not recognised: judgments, samples, tokens, training, logits, embeddings, texts, rewards, evidence, records")),
+                "fields": optional(text(doc="columns for roles, such as sensitive=sex, prediction=income; columns of a file without a header by their numbers")),
+                "encoding": optional(text(doc="of a file that is not UTF-8, such as latin-1")),
+                "renormalise": flag(doc="divide probabilities that do not sum to one by their sum"),
+                "drop": flag(doc="leave out rows that hold NaN"),
+                "level": probability(low=0.5, below=True, doc="of the intervals"),
+                "group_size": optional(count("samples", low=2, doc="samples of a prompt that are rewarded together")),
+                "momentum": optional(probability(below=True, doc="of the optimiser of a training run")),
+                "lag": optional(count("steps", low=0, doc="by which the gradients of a training run are late")),
+                "refresh_interval": optional(count("steps", doc="between two renewals of the sampling policy")),
+                "target_error": optional(probability(doc="that answers may have, for answer or abstain")),
+                "outcome_low": optional(real(doc="least outcome that is possible, for effects of a treatment")),
+                "outcome_high": optional(real(doc="largest outcome that is possible")),
+                "seed": _seed,
+            },
+            {
+                "renormalise": False,
+                "drop": False,
+                "level": 0.95,
+                "seed": 0,
+                **dict.fromkeys(("path", "kind", "fields", "encoding", "group_size", "momentum", "lag", "refresh_interval", "target_error", "outcome_low", "outcome_high")),
+            },
+            _log,
+            uploads=1,
+            resumes=True,
+        ),
     )
 }
 
@@ -329,7 +382,9 @@ def prepared(name, given, folders=()):
         trials_of(options["names"])
     if name == "fit" and options["law"]:
         catalogue.result(options["law"])
-    if name == "audit":
+    if name == "log":
+        roles(options["fields"])
+    if options.get("path"):
         allowed_path(options["path"], folders)
     return options
 

@@ -14,7 +14,7 @@ def report(kind, made, command):
     from .. import report
 
     write = next((name for of, name in ((Ranking, "write_fit"), (ScoresFit, "write_scores"), (Plan, "write_plan")) if isinstance(made, of)), None)
-    write = getattr(report, "write_audit", None) if kind == "audit" else write and getattr(report, write)
+    write = getattr(report, "write_audit", None) if kind in ("audit", "log") else write and getattr(report, write)
     if write is None:
         return None
     with tempfile.TemporaryDirectory() as folder:

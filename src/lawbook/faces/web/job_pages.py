@@ -23,15 +23,16 @@ from .rendering import render
 from .security import POLICY
 
 CHILD = "lawbook.faces.web.job_child"  # the module that does jobs and draws their pages
-FORMS = ("fit", "plan", "audit", "verify")  # kinds that have a form of their own here; run and solve have those of results
+FORMS = ("fit", "plan", "audit", "log", "verify")  # kinds that have a form of their own here; run and solve have those of results
 LEADS = {
     "fit": "Which law of the book fits your training runs, how sure are its constants, and what does it predict for runs that it has not seen?",
     "plan": "What to train with a budget: parameters, tokens, batch size and schedule, with the cost of deviating.",
     "audit": "What the book says of a model on this machine: its weights, its configuration, what it costs to serve.",
+    "log": "What judgments, samples, log-probabilities, logits, rewards, records or a training curve let anyone conclude, with what certainty, and what they do not tell.",
     "verify": "Put claims of the book on trial here.",
 }
 EXAMPLE = "rope-base-region.slowest_phase"
-TABLES = ".csv,.tsv,.txt,.parquet,.jsonl,.ndjson,.json,.gz"
+TABLES = ".csv,.tsv,.txt,.parquet,.jsonl,.ndjson,.json,.gz,.npz,.npy"
 PER_PAGE = 30
 MOST_REMARKS = 200
 MOST_COMPARED = 400  # rows

@@ -12,7 +12,7 @@ WORDS = {"type": "string", "description": "a number such as 70B, 128k or 1e21; w
 TEXT = {"type": "string"}
 NUMBER = {"type": ["number", "null"]}
 ERRORS = {"404": "There is no such thing", "413": "Too much was sent", "415": "Not JSON", "422": "Refused", "503": "Too much is asked at once"}
-BACKGROUND = ("verify", "fit", "plan", "audit")
+BACKGROUND = ("verify", "fit", "plan", "audit", "log")
 
 
 def document(slug=None):
