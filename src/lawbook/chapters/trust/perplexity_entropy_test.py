@@ -157,7 +157,7 @@ def wrong_normaliser(step_probabilities, tokens, *, alpha=0.05, tilt=0.3):
     return same_model_test(step_probabilities, tokens, tilt=tilt) | {"reject": bool(np.any(high >= math.log(2 / alpha))), "log_e_high": float(high[-1])}
 
 
-@paper.trial(Coverage(at_most=0.05), of=[same_model_test, gap_error, perplexity_gap], controls={"exponent of the normaliser": wrong_normaliser}, quick=1000, full=20_000)
+@paper.trial(Coverage(at_most=0.05), of=[same_model_test, gap_error, perplexity_gap], controls={"exponent of the normaliser": wrong_normaliser}, quick=1000, full=5000)
 def level_on_own_texts(draw, claim):
     """Texts of 200 tokens of a Markov model are rejected with probability at most alpha, by the e-values at any length and by the threshold of the bound."""
     law, n = markov_model(np.random.default_rng(7)), 200
@@ -190,7 +190,7 @@ def from_logs(token_logprobs, entropies, variances, *, steps):
 
 
 @paper.trial(
-    Distribution(within=0.05), of=[same_model_test_logs], claim=from_logs, controls={"entropies at temperature 1.2": entropies_of_hotter_sampling}, quick=1000, full=20_000
+    Distribution(within=0.05), of=[same_model_test_logs], claim=from_logs, controls={"entropies at temperature 1.2": entropies_of_hotter_sampling}, quick=3000, full=20_000
 )
 def z_is_normal(draw, claim):
     """Over texts of 200 tokens the score follows the standard normal law within a Kolmogorov distance of .05."""

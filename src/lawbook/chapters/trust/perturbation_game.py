@@ -22,6 +22,7 @@ paper = Paper(
 RATES = matrix(
     "I", "J", of=real(typical=(0, 1)), doc="recognition rate for each perturbation (row) and counter-measure (column)", example=[[0.9, 0.2, 0.5], [0.3, 0.8, 0.6], [0.6, 0.6, 0.7]]
 )
+COSTS = matrix("I", "J", of=real(typical=(-1, 2)), doc="recognition rate, or any cost, for each perturbation and counter-measure", example=[[0.9, 0.2], [0.3, 0.8], [0.7, 0.6]])
 MEASURED = matrix("I", "J", of=probability(), doc="measured recognition rates, perturbations in rows", example=[[0.9, 0.2, 0.5], [0.3, 0.8, 0.6], [0.6, 0.6, 0.7]])
 USER = distribution("I", doc="mix of perturbations", example=[0.4, 0.4, 0.2])
 RECOGNISER = distribution("J", doc="mix of counter-measures", example=[0.3, 0.2, 0.5])
@@ -45,13 +46,7 @@ def optimal_mix(payoff):
     gives={"value": 0.55, "pure_cap": 0.7},
 )
 def solve_game(
-    payoff: matrix(
-        "I",
-        "J",
-        of=real(typical=(-1, 2)),
-        doc="recognition rate, or any cost of the user, for each perturbation (row) and counter-measure (column)",
-        example=[[0.9, 0.2], [0.3, 0.8], [0.7, 0.6]],
-    ),
+    payoff: COSTS,
 ) -> record(
     value=real(doc="what the user's mix cannot exceed, and the recogniser's cannot fall below"),
     user=distribution("I"),
@@ -88,7 +83,8 @@ def exploitability(payoff: RATES, user: USER, recogniser: RECOGNISER) -> nonnega
 
 
 @paper.algorithm(
-    r"x_t \propto e^{-\eta_x \sum_{s<t} A y_s},\ y_t \propto e^{\eta_y \sum_{s<t} A^\top x_s}:\quad \mathrm{gap}(\bar x, \bar y) \le \sqrt{\tfrac{\log I}{2T}} + \sqrt{\tfrac{\log J}{2T}}",
+    r"x_t \propto e^{-\eta_x \sum_{s<t} A y_s},\ y_t \propto e^{\eta_y \sum_{s<t} A^\top x_s}:\quad "
+    r"\mathrm{gap}(\bar x, \bar y) \le \sqrt{\tfrac{\log I}{2T}} + \sqrt{\tfrac{\log J}{2T}}",
     assumes=["The bound on the gap is for entries from 0 to 1 and the default rates."],
 )
 def multiplicative_weights(
@@ -103,9 +99,8 @@ def multiplicative_weights(
     past = [np.zeros(actions) for actions in a.shape]  # sums of the mixes of each side
     for _ in range(rounds):
         scores = -rates[0] * (a @ past[1]), rates[1] * (past[0] @ a)
-        for total, score in zip(past, scores, strict=True):
-            mix = np.exp(score - score.max())
-            total += mix / mix.sum()
+        mixes = [np.exp(score - score.max()) for score in scores]
+        past = [total + mix / mix.sum() for total, mix in zip(past, mixes, strict=True)]
     user, recogniser = (total / total.sum() for total in past)
     return {"value": float(user @ a @ recogniser), "user": user, "gap": exploitability(a, user, recogniser)}
 
@@ -129,7 +124,7 @@ def recogniser_in_the_users_place(payoff):
     full=300,
 )
 def both_programmes_agree(draw, claim):
-    """On tables up to 8 x 8 neither side can gain on the other's mix, so that both programmes have one value; for 2 x 2 tables it has a formula, and nowhere does it pass the pure bounds."""
+    """On tables up to 8 x 8 neither side can gain on the other's mix, so that both programmes have one value, within the pure bounds; for 2 x 2 tables it has a formula."""
     a = draw.rng.uniform(-1, 2, (draw.integer(2, 8), draw.integer(2, 8)))
     found = claim(a)
     small = draw.rng.uniform(size=(2, 2))
@@ -175,13 +170,12 @@ def one_round(payoff, rounds):
     return multiplicative_weights(payoff, 1)
 
 
-def last_mixes(payoff, rounds):
-    """A learning rate so high that the sides chase each other's best answers from a one-sided start."""
+def hardly_learning(payoff, rounds):
     return multiplicative_weights(payoff, rounds, learning_rate=1e-6)
 
 
 @paper.trial(
-    Inequality(atol=1e-12, search=0), of=[multiplicative_weights, solve_game], controls={"a single round": one_round, "hardly any learning": last_mixes}, quick=40, full=500
+    Inequality(atol=1e-12, search=0), of=[multiplicative_weights, solve_game], controls={"a single round": one_round, "hardly any learning": hardly_learning}, quick=40, full=500
 )
 def self_play_converges(draw, claim):
     """The gap of self-play stays within its bound, and the value of the game within the gap."""
