@@ -32,7 +32,7 @@ def load(name):
     accept-reject       records {prompt, accepted, refused: lists of text}; offensive in part, never to be shown
     judged-answers      questions {question_id, category, question, answers: [{score, text}]}
     watermark-example   records {prompt, continuations: lists of text}
-    rna-motifs          columns motif, target, constraint, rivals of motifs that no sequence folds into
+    rna-motifs          columns motif, target, constraint, rivals of motifs that no sequence folds into; puzzles {number, name, structure}; natural structures
     """
     loaders = {
         "ladder": lambda: read_columns(SHIPPED / "runs.csv"),
@@ -158,10 +158,14 @@ def _watermark_example():
 def _rna_motifs():
     import ast
 
-    columns = read_columns(folder("rna-motifs") / "results.uniq.csv")
+    place = folder("rna-motifs")
+    columns, puzzles = read_columns(place / "results.uniq.csv"), read_columns(place / "eterna100.csv")
+    described = zip(puzzles["Puzzle #"].astype(int).tolist(), puzzles["Puzzle Name"].tolist(), puzzles["Secondary Structure"].tolist(), strict=True)
     return {
         "motif": columns["Motif"].tolist(),
         "target": columns["Target"].tolist(),
         "constraint": columns["Constr"].tolist(),
         "rivals": [ast.literal_eval(text) for text in columns["Rivals"].tolist()],
+        "puzzles": [{"number": number, "name": name, "structure": structure} for number, name, structure in described],
+        "natural": (place / "archiveii1144.txt").read_text().split(),
     }

@@ -333,7 +333,7 @@ KINDS = {
             "Audit a log",
             {
                 "path": optional(text(doc="a log inside the folders named when the server was started, where none is uploaded")),
-                "kind": optional(text(doc="what it holds, where that is not recognised: judgments, samples, tokens, training, logits, embeddings, texts, rewards, evidence, records")),
+                "kind": optional(text(doc="what it holds, where that is not recognised: judgments, samples, tokens, training, logits, records, ...")),
                 "fields": optional(text(doc="columns for roles, such as sensitive=sex, prediction=income; columns of a file without a header by their numbers")),
                 "encoding": optional(text(doc="of a file that is not UTF-8, such as latin-1")),
                 "renormalise": flag(doc="divide probabilities that do not sum to one by their sum"),
