@@ -429,3 +429,126 @@ def test_an_interrupted_count_goes_on(tmp_path, monkeypatch):
     gone_on = audit(path)
     assert starts[0] and starts[0] > 0
     assert [m.value for m in gone_on.measures] == [m.value for m in whole.measures]
+
+
+def words_of(rng, bias, n=12):
+    return " ".join(rng.choice([f"w{i}" for i in range(40)], n, p=bias))
+
+
+def test_texts_of_two_groups(tmp_path):
+    rng = np.random.default_rng(0)
+    plain, tilted = np.full(40, 1 / 40), np.linspace(1, 6, 40) / np.linspace(1, 6, 40).sum()
+    lines = [{"prompt": f"q{i}", "chosen": words_of(rng, plain), "rejected": words_of(rng, tilted)} for i in range(120)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = audit(tmp_path / "p.jsonl")
+    sides = [[line[name] for line in lines] for name in ("chosen", "rejected")]
+
+    def bigrams(texts):
+        pairs = [pair for text in texts for pair in itertools.pairwise(text.split())]
+        return len(set(pairs)) / len(pairs)
+
+    for name, side in zip(("accepted", "refused"), sides, strict=True):
+        assert measure(found, f"distinct bigrams, {name}").value == pytest.approx(bigrams(side))
+    ratio = np.array([[len(set(text.split())) / len(text.split()) for text in side] for side in sides])
+    assert measure(found, "divergence of the type-token ratio").value == pytest.approx(np.abs(ratio[0] - ratio[1]).mean())
+    assert f"{abs(ratio[0].mean() - ratio[1].mean()):.3g}" in measure(found, "divergence of the type-token ratio").meaning
+    # TF-IDF by its definition
+    count = np.array([[text.split().count(f"w{i}") for i in range(40)] for side in sides for text in side], float)
+    weight = count * (np.log((1 + len(count)) / (1 + (count > 0).sum(0))) + 1)
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+    from scipy.spatial.distance import cdist
+
+    x, y = weight[:120], weight[120:]
+    assert measure(found, "energy distance").value == pytest.approx(2 * cdist(x, y).mean() - cdist(x, x).mean() - cdist(y, y).mean())
+    by_length = audit(tmp_path / "p.jsonl", embedder=lambda texts: np.array([[len(t), t.count("w1")] for t in texts], float))
+    z = [np.array([[len(t), t.count("w1")] for t in side], float) for side in sides]
+    assert measure(by_length, "energy distance").value == pytest.approx(2 * cdist(*z).mean() - cdist(z[0], z[0]).mean() - cdist(z[1], z[1]).mean())
+
+
+def test_answers_with_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [
+        {
+            "question_id": q,
+            "question": f"q{q}",
+            "category": "c",
+            "answers": [{"score": s, "text": [words_of(rng, np.full(40, 1 / 40), 5 * s + int(rng.integers(4)))]} for s in range(1, 6)],
+        }
+        for q in range(30)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = audit(tmp_path / "a.jsonl")
+    pairs = [(a["score"], t) for line in lines for a in line["answers"] for t in a["text"]]
+    table = found.tables["Answers by score"]
+    for score, texts, words, ratio in zip(*table.values(), strict=True):
+        here = [t.split() for s, t in pairs if s == score]
+        assert texts == len(here) and words == pytest.approx(np.mean([len(t) for t in here])) and ratio == pytest.approx(np.mean([len(set(t)) / len(t) for t in here]))
+    p = measure(found, "score does not depend on length")
+    assert p.value == pytest.approx(stats.spearmanr([s for s, _ in pairs], [len(t.split()) for _, t in pairs]).pvalue, abs=1e-290)
+    assert not measure(found, "score against duel").trusted
+
+
+def test_a_gap_seen_through_an_estimate(tmp_path):
+    rng = np.random.default_rng(1)
+    n = 20_000
+    z = rng.integers(0, 2, n)
+    estimate = np.where(rng.uniform(size=n) < 0.2, 1 - z, z)
+    y = (rng.uniform(size=n) < np.where(z == 1, 0.7, 0.4)).astype(int)
+    (tmp_path / "p.csv").write_text("sensitive,estimated,prediction\n" + "".join(f"{a},{b},{c}\n" for a, b, c in zip(z, estimate, y, strict=True)))
+    found = audit(tmp_path / "p.csv")
+    factor = z[estimate == 1].mean() - z[estimate == 0].mean()
+    assert measure(found, "factor of the proxy").value == pytest.approx(factor)
+    gap = y[estimate == 1].mean() - y[estimate == 0].mean()
+    assert measure(found, "true gap through the proxy").value == pytest.approx(gap / factor)
+    assert measure(found, "parity gap").value == pytest.approx(gap / factor, abs=0.03)
+    spread = [abs(y[(z == a) & (estimate == 1)].mean() - y[(z == a) & (estimate == 0)].mean()) for a in (0, 1)]
+    assert measure(found, "dependence given the truth").value == pytest.approx(max(spread))
+    odd = np.where(rng.uniform(size=n) < 0.35, y, z)  # an estimate that peeks at the answer
+    (tmp_path / "o.csv").write_text("sensitive,estimated,prediction\n" + "".join(f"{a},{b},{c}\n" for a, b, c in zip(z, odd, y, strict=True)))
+    assert not measure(audit(tmp_path / "o.csv"), "true gap through the proxy").trusted
+
+
+def test_the_census(real_data):
+    path = real_data / "adult" / "adult.data"
+    found = audit(path, fields={"sensitive": 10, "client": 2, "label": 15})
+    rows = [line.strip().split(", ") for line in path.read_text().splitlines() if line.count(",") == 14]
+    kept = [row for row in rows if row[1] != "?"]
+    rate = {sex: np.mean([row[14] == ">50K" for row in kept if row[9] == sex]) for sex in ("Male", "Female")}
+    assert measure(found, "parity gap").value == pytest.approx(rate["Male"] - rate["Female"])
+    from sklearn.metrics import mutual_info_score
+
+    z, s, y = ([row[i] for row in kept] for i in (9, 1, 14))
+    assert measure(found, "global disparity").value == pytest.approx(mutual_info_score(z, y), abs=1e-6)
+    clients = set(s)
+    local = sum(s.count(c) / len(s) * mutual_info_score([a for a, b in zip(z, s, strict=True) if b == c], [a for a, b in zip(y, s, strict=True) if b == c]) for c in clients)
+    assert measure(found, "local disparity").value == pytest.approx(local, abs=1e-6)
+    assert measure(found, "attribute client").value == pytest.approx(mutual_info_score(z, s), abs=1e-6)
+    total = {"unique": measure(found, "unique").value, "redundant": measure(found, "redundant").value, "masked": measure(found, "masked").value}
+    assert total["unique"] + total["redundant"] == pytest.approx(mutual_info_score(z, y), abs=1e-5)
+    assert total["unique"] + total["masked"] == pytest.approx(local, abs=1e-5)
+
+
+def test_the_infants(real_data):
+    path = real_data / "ihdp" / "ihdp_npci_1.csv"
+    found = audit(path, fields={"treatment": 1, "outcome": 2})
+    a, y = np.loadtxt(path, delimiter=",")[:, :2].T
+    assert measure(found, "difference of means").value == pytest.approx(y[a == 1].mean() - y[a == 0].mean())
+    e, ends = a.mean(), {}
+    for arm, share in ((1, e), (0, 1 - e)):
+        mean = y[a == arm].mean()
+        ends[arm] = share * mean + (1 - share) * y[a == arm].min(), share * mean + (1 - share) * y[a == arm].max()
+    low, high = ends[1][0] - ends[0][1], ends[1][1] - ends[0][0]
+    assert f"bounds {low:.4g} to {high:.4g}" in measure(found, "effect, by Manski's bounds").interval
+    wide = measure(found, "effect, whatever the confounding")
+    assert wide.low <= low + 1e-6 and wide.high >= high - 1e-6, "Manski's bounds are never wider"
+    assert wide.low <= 4.0 <= wide.high  # the effect that these outcomes were made with
+
+
+def test_answers_that_people_scored(real_data):
+    path = real_data / "judged-answers" / "answers.jsonl"
+    found = audit(path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    pairs = [(answer["score"], text) for row in rows for answer in row["answers"] for text in answer["text"]]
+    assert sum(found.tables["Answers by score"]["texts"]) == len(pairs)
+    assert measure(found, "score does not depend on length").value == pytest.approx(stats.spearmanr([s for s, _ in pairs], [len(t.split()) for _, t in pairs]).pvalue)
+    assert not measure(found, "divergence of the groups").trusted, "twenty answers are too few"
