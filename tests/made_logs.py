@@ -44,7 +44,7 @@ def samples(path, prompts=120, each=32, seed=0, stages=("",)):
     return lines
 
 
-def digits(path, sharpened=3.0):
+def digits(path, sharpened=6.0):
     """Logits of a small network on scikit-learn's digits, made over-confident."""
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression

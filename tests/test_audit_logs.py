@@ -158,7 +158,9 @@ def test_a_classifier_on_digits(tmp_path):
 
     whole = minimize_scalar(lambda t: -np.log(made_logs.softmax(logits / t)[np.arange(len(y)), y]).mean(), bounds=(0.2, 20), method="bounded").x
     assert temperature == pytest.approx(whole, rel=0.15)  # ours is that of one half
-    assert measure(found, "gain of the repair").value > 0
+    ends = measure(found, "repairing temperature")
+    assert ends.low < whole < ends.high, "the other half's is within the interval"
+    assert measure(found, "gain of the repair").low > 0
     assert measure(found, "calibration error after, held out").value < measure(found, "calibration error before, held out").value
     assert measure(found, "the model is calibrated").value < 0.01 and "over-confident" in found.summary[0]
 

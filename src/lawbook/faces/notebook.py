@@ -11,6 +11,7 @@ from ..contract.verdict import STATUSES
 from ..jobs.audit import Audit
 from ..jobs.audit_log import LogAudit
 from ..jobs.fitted import Ranking
+from ..jobs.logs.sheet import LEAST
 from ..jobs.plan import Plan
 from ..jobs.run import Answer, Sweep, as_columns, unit_of
 from ..jobs.scores import ScoresFit
@@ -194,7 +195,7 @@ def measure_table(found, section):
         unit = f" {escape(m.unit)}" if m.unit and m.p_value is None else ""
         value = "" if m.value is None else f"{m.value:.4g}" if isinstance(m.value, float) else cell(m.value)
         ends = f"{m.low:.4g} to {m.high:.4g}" if m.low is not None else f"corrected {m.corrected:.2g}" if m.corrected is not None else ""
-        value = f"p = {value}" if m.p_value is not None else value
+        value = f"p {'=' if m.p_value > LEAST else '&lt;'} {value}" if m.p_value is not None else value
         rows.append(f"<tr><td>{escape(m.name)}<br><small>{escape(words)}</small></td><td>{value}{unit}</td><td>{ends}</td><td><small>{escape(m.source)}</small></td></tr>")
     head = f"<tr><th>measure</th><th>value</th><th>{100 * found.level:g} % interval</th><th>result of the book</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""

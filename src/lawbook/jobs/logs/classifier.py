@@ -4,6 +4,7 @@ import numpy as np
 
 from ...chapters.trust.h_calibration import recalibrate, top_label_ece, window_calibration
 from ...numerics import softmax
+from ...numerics.statistics import normal_quantile
 from .sheet import Picture, Series, percent
 
 BOOK = "h-calibration"
@@ -44,10 +45,14 @@ def measures(data, sheet, *, seed=0, **_):
         found["error"],
         meaning=f"Mean gap between probability and frequency in windows of {window + 1} neighbouring probabilities. A calibrated model of this size would show {floor:.4f}.",
     )
+    low, high = np.quantile(draws["error"], [(1 - sheet.level) / 2, (1 + sheet.level) / 2])
     sheet.add(
         "its noise floor",
         f"{BOOK}.window_calibration",
         floor,
+        low=float(low),
+        high=float(high),
+        interval="where the error of a calibrated model would lie",
         meaning=f"Mean over {SIMULATED} sets of labels drawn from the model's own probabilities; the formula says {found['expected']:.4f}.",
     )
     sheet.test(
@@ -61,8 +66,8 @@ def measures(data, sheet, *, seed=0, **_):
         "top-label ECE", f"{BOOK}.top_label_ece", ece, meaning=f"15 bins of equal width; drawn from the model's own probabilities it would be {np.mean(draws['ece']):.4f}, not 0."
     )
     _curve("as given", found, sheet)
-    _repair(np.asarray(logits, float), labels, sheet, window, seed)
-    sheet.headlines.insert(0, _in_words(accuracy.value, found["error"], floor, p_value, sheet))
+    gained = _repair(np.asarray(logits, float), labels, sheet, window, seed)
+    sheet.headlines.insert(0, _in_words(accuracy.value, found["error"], floor, p_value, gained, sheet.outputs["temperature"]))
 
 
 def simulated(p, window, seed):
@@ -86,16 +91,20 @@ def _repair(logits, labels, sheet, window, seed):
     before = softmax(logits[held])
     made = recalibrate(logits[fitted], labels[fitted], apply_to=logits[held], kind="temperature", objective="nll", seed=seed)
     after = made["probabilities"]
-    temperature = 1 / float(made["parameters"][0])
+    factor = float(made["parameters"][0])
+    temperature, half = 1 / factor, normal_quantile((1 - sheet.level) / 2) * error_of(factor, logits[fitted], labels[fitted])
     sheet.add(
         "repairing temperature",
         f"{BOOK}.recalibrate",
         temperature,
+        low=1 / (factor + half),
+        high=1 / (factor - half) if factor > half else np.inf,
+        interval="normal, by the scatter of the likelihood's slopes",
         meaning="Logits divided by it are as sure as they should be; fitted on one half of the rows by likelihood. Top labels stay as they are.",
     )
     rows = np.arange(len(held))
     gain = np.log(np.maximum(after[rows, labels[held]], 1e-300)) - np.log(np.maximum(before[rows, labels[held]], 1e-300))
-    sheet.mean("gain of the repair", f"{BOOK}.recalibrate", gain, "held-out rows", unit="nats per row", meaning="Less negative log-likelihood on the other half.")
+    gained = sheet.mean("gain of the repair", f"{BOOK}.recalibrate", gain, "held-out rows", unit="nats per row", meaning="Less negative log-likelihood on the other half.")
     errors = [window_calibration(q, labels[held], window=window) for q in (before, after)]
     sheet.add("calibration error before, held out", f"{BOOK}.window_calibration", errors[0]["error"])
     sheet.add(
@@ -103,6 +112,16 @@ def _repair(logits, labels, sheet, window, seed):
     )
     _curve("repaired, held out", errors[1], sheet)
     sheet.outputs["temperature"] = temperature
+    return gained
+
+
+def error_of(factor, logits, labels):
+    """Standard error of the factor of logits that the likelihood is largest at: scatter of its slopes over its curvature."""
+    p = softmax(factor * logits)
+    mean = (p * logits).sum(1)
+    slopes = logits[np.arange(len(labels)), labels] - mean
+    curvature = ((p * logits**2).sum(1) - mean**2).mean()
+    return float(slopes.std() / (curvature * np.sqrt(len(labels)))) if curvature > 0 else np.inf
 
 
 def _curve(name, found, sheet):
@@ -112,13 +131,10 @@ def _curve(name, found, sheet):
     sheet.pictures.append(Picture(f"Calibration, {name}", "probability", "probability minus frequency, moving average", series))
 
 
-def _in_words(accuracy, error, floor, p_value, sheet):
-    temperature = sheet.outputs["temperature"]
+def _in_words(accuracy, error, floor, p_value, gained, temperature):
+    right = f"The classifier is right in {percent(accuracy)} of the rows, and"
+    if p_value >= 0.01:
+        return f"{right} no miscalibration beyond noise can be seen ({error:.2g}, noise {floor:.2g})."
     sure = "over-confident" if temperature > 1 else "under-confident"
-    state = (
-        f"and its probabilities are off by {error:.2g} on average where {floor:.2g} would be noise"
-        if p_value < 0.01
-        else f"and no miscalibration beyond noise can be seen ({error:.2g}, noise {floor:.2g})"
-    )
-    mend = f" It is {sure}: divide the logits by {temperature:.3g}." if p_value < 0.01 and abs(np.log(temperature)) > 0.02 else ""
-    return f"The classifier is right in {percent(accuracy)} of the rows, {state}.{mend}"
+    mend = f"It is {sure}: divide the logits by {temperature:.3g}." if gained.low is not None and gained.low > 0 else "No single temperature mends it for certain."
+    return f"{right} its probabilities are off by {error:.2g} on average where {floor:.2g} would be noise. {mend}"
