@@ -1,10 +1,13 @@
 """Embeddings of two groups, or texts in two groups: how far the groups are apart, with a test by relabelling, and which records a learner would give away."""
 
+import warnings
+
 import numpy as np
 
 from ...chapters.alignment.kldo_divergence import fit_reward, separation
 from ...chapters.alignment.leather_text_shift import energy_distance, lexical_diversity, test_divergence
 from ...chapters.trust.loo_distinguishability import influence_scores, leakage_ceiling
+from ...contract import Caution
 from .sheet import Picture, Series, percent
 
 KLDO, SHIFT, LEAK = "kldo-divergence", "leather-text-shift", "loo-distinguishability"
@@ -12,6 +15,7 @@ FEWEST = 50  # rows of a group
 MOST = 1500  # rows of a group that distances are taken between
 RELABELLED = 199
 SEEDS = 5
+SHARE = 0.2  # of a distance that two halves of one group may show
 MOST_LEAK = 3000  # records in one kernel matrix
 NOISE = 0.1
 
@@ -29,37 +33,49 @@ def two_groups(x, y, names, sheet, seed=0):
     sheet.add("energy distance", f"{SHIFT}.energy_distance", seen, meaning=f"Between {len(few[0]):,} and {len(few[1]):,} rows; 0 only if the groups have one law.")
     test = sheet.test("both groups have one law", f"{SHIFT}.energy_distance", p, meaning=f"Exact: groups relabelled at random {RELABELLED} times.")
     for kind, name in (("kldo", "KL"), ("bco", "Jensen-Shannon")):
-        found = np.array([fit_reward(x, y, kind=kind, seed=seed + i)["estimate"] for i in range(SEEDS)])
-        null = np.array([fit_reward(*halves(x, seed + i), kind=kind, seed=seed + i)["estimate"] for i in range(SEEDS)])
-        if found.std() > max(0.5 * abs(found.mean()), 0.1):
-            sheet.distrust(f"{name} divergence of the groups", f"{KLDO}.fit_reward", f"Estimates from {SEEDS} splits scatter from {found.min():.2g} to {found.max():.2g} nats.")
-            continue
-        sheet.add(
-            f"{name} divergence of the groups",
-            f"{KLDO}.fit_reward",
-            float(found.mean()),
-            low=float(found.min()),
-            high=float(found.max()),
-            unit="nats",
-            interval=f"least and largest of {SEEDS} splits",
-            meaning=f"A lower estimate, by a linear critic on rows that it has not seen; between two halves of {names[0]} it is {null.mean():.2g}.",
-        )
-    if min(len(x), len(y)) <= 2 * x.shape[1]:
-        sheet.distrust("overlap", f"{KLDO}.separation", f"Covariances of {x.shape[1]} dimensions take more than {2 * x.shape[1]} rows of each group.")
-    else:
-        apart = separation(x, y)
-        half = separation(*halves(x, seed))
-        sheet.add(
-            "Bhattacharyya distance",
-            f"{KLDO}.separation",
-            apart["distance"],
-            meaning=f"Of Gaussians with these moments; between two halves of {names[0]}, which have one law, it is {half['distance']:.3g}.",
-        )
+        _divergence(x, y, kind, f"{name} divergence of the groups", names[0], sheet, seed)
+    _overlap(x, y, names[0], sheet, seed)
     sheet.headlines.append(
         f"{names[0]} and {names[1]} differ (energy distance {seen:.3g}, p = {test.value:.2g})."
         if test.value < 0.01
         else f"No difference between {names[0]} and {names[1]} can be seen (p = {test.value:.2g})."
     )
+
+
+def _divergence(x, y, kind, name, first, sheet, seed):
+    """A held-out estimate by a linear critic, from several splits; withheld where they disagree or a single row carries it."""
+    source = f"{KLDO}.fit_reward"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", Caution)
+        found = np.array([fit_reward(x, y, kind=kind, seed=seed + i)["estimate"] for i in range(SEEDS)])
+    if told or found.std() > max(0.5 * abs(found.mean()), 0.1):
+        reason = str(told[0].message) if told else "They scatter too much."
+        sheet.distrust(name, source, f"Estimates from {SEEDS} splits run from {found.min():.2g} to {found.max():.2g} nats. {reason}")
+        return
+    null = np.mean([fit_reward(*halves(x, seed + i), kind=kind, seed=seed + i)["estimate"] for i in range(SEEDS)])
+    sheet.add(
+        name,
+        source,
+        float(found.mean()),
+        low=float(found.min()),
+        high=float(found.max()),
+        unit="nats",
+        interval=f"least and largest of {SEEDS} splits",
+        meaning=f"By a linear critic on rows that it has not seen; between two halves of {first} it is {null:.2g}.",
+    )
+
+
+def _overlap(x, y, first, sheet, seed):
+    """The distance of two Gaussians with the groups' moments; withheld where two halves of one group seem far apart, too."""
+    name, source = "Bhattacharyya distance", f"{KLDO}.separation"
+    if min(len(x), len(y)) <= 2 * x.shape[1]:
+        sheet.distrust(name, source, f"Covariances of {x.shape[1]} dimensions take more than {2 * x.shape[1]} rows of each group; here are {len(x)} and {len(y)}.")
+        return
+    apart, half = separation(x, y)["distance"], separation(*halves(x, seed))["distance"]
+    if half > SHARE * apart:
+        sheet.distrust(name, source, f"It is {apart:.3g}, but {half:.3g} between two halves of {first}, which have one law: too few rows for {x.shape[1]} dimensions.")
+        return
+    sheet.add(name, source, apart, meaning=f"Of Gaussians with these moments; between two halves of {first}, which have one law, it is {half:.3g}.")
 
 
 def relabelled(x, y, seed):
