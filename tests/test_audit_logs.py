@@ -467,6 +467,40 @@ def test_texts_of_two_groups(tmp_path):
     assert measure(by_length, "energy distance").value == pytest.approx(2 * cdist(*z).mean() - cdist(z[0], z[0]).mean() - cdist(z[1], z[1]).mean())
 
 
+def test_an_interrupted_embedding_goes_on(tmp_path, monkeypatch):
+    """Texts that were embedded before the interruption are not embedded again, and nothing is left once the audit is done."""
+    from lawbook.artifacts import embedder
+    from lawbook.jobs import audit_log
+
+    asked = []
+
+    class Small:
+        size = 2
+
+        def __init__(self, folder):
+            pass
+
+        def embed(self, texts):
+            if len(asked) == 3:
+                asked.append(())
+                raise KeyboardInterrupt
+            asked.append(tuple(texts))
+            return np.array([[len(t), t.count("w1")] for t in texts], float)
+
+    monkeypatch.setattr(embedder, "Embedder", Small)
+    monkeypatch.setattr(audit_log, "TEXTS", 25)
+    rng = np.random.default_rng(0)
+    even = np.full(40, 1 / 40)
+    lines = [{"prompt": f"q{i}", "chosen": words_of(rng, even), "rejected": words_of(rng, even)} for i in range(60)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(KeyboardInterrupt):
+        audit(tmp_path / "p.jsonl", embedder="model")
+    found = audit(tmp_path / "p.jsonl", embedder="model")
+    texts = [text for part in asked for text in part]
+    assert sorted(texts) == sorted(line[name] for line in lines for name in ("chosen", "rejected")), "each text once"
+    assert found.measures and not list((tmp_path / "home" / "logs").glob("*.npy"))
+
+
 def test_answers_with_scores(tmp_path):
     rng = np.random.default_rng(0)
     lines = [

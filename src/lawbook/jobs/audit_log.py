@@ -92,11 +92,15 @@ def audit_log(path, /, *, kind=None, fields=None, encoding=None, renormalise=Fal
     cautions = _cautious(lambda: READERS[log.kind](log, sheet, faults, given, resume, progress))
     found = sheet.finished()
     summary = _in_words(log, sheet, found)
-    said = [*log.said, *sheet.said, *cautions]
-    if any(m.p_value is not None for m in found):
-        said.append(f"{sum(m.p_value is not None for m in found)} tests were made; each p-value stands beside one that is corrected for all of them (Holm).")
+    said = [_sentence(text) for text in (*log.said, *sheet.said, *cautions)]
+    if (tests := sum(m.p_value is not None for m in found)) > 1:
+        said.append(f"{tests} tests were made; each p-value stands beside one that is corrected for all of them (Holm).")
     told = [f"{sentence} ({count:,} times, first in line {line:,})" if count > 1 else f"{sentence} (line {line:,})" for sentence, (count, line) in faults.items()]
     return LogAudit(str(path), log.kind, log, summary, found, sheet.tables, sheet.pictures, said, told, sheet.outputs, level)
+
+
+def _sentence(text):
+    return f"{text[0].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _cautious(work):
@@ -242,7 +246,10 @@ def _whole(measure):
         columns = {name: values for name, values in gathered(log, faults, tell).items() if not _empty(values)}
         if not columns:
             raise LawbookError(f"The log {log.path} holds no {log.kind} that could be read.")
-        measure(columns, sheet, {**given, "embedder": _embedder(given, resume, progress)} if "embedder" in given else given)
+        kept: list[Path] = []
+        measure(columns, sheet, {**given, "embedder": _embedder(given, resume, progress, kept)} if "embedder" in given else given)
+        for path in kept:  # the audit is done, and nothing of it needs to be gone on from
+            path.unlink(missing_ok=True)
 
     return read
 
@@ -256,8 +263,8 @@ def as_rows(columns):
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _embedder(given, resume, tell):
-    """A function from texts to their vectors, or None; vectors are kept as they are made, so that an interrupted audit goes on."""
+def _embedder(given, resume, tell, files):
+    """A function from texts to their vectors, or None; vectors are kept in files as they are made, so that an interrupted audit goes on."""
     folder = given.get("embedder")
     if folder is None or not isinstance(folder, str | Path):
         return folder  # a function from texts to a matrix
@@ -268,6 +275,7 @@ def _embedder(given, resume, tell):
     def embed(texts):
         mark = hashlib.blake2b(json.dumps([str(Path(folder).resolve()), model.size, texts]).encode(), digest_size=16).hexdigest()
         kept = home() / "logs" / f"{mark}.npy"
+        files.append(kept)
         made = _vectors(kept) if resume else None
         parts = [] if made is None else [made]
         done = 0 if made is None else len(made)
