@@ -212,6 +212,9 @@ def test_tokens(tmp_path):
     found = audit(path)
     flat = np.concatenate([r["logprobs"] for r in lines])
     assert measure(found, "log-perplexity").value == pytest.approx(-flat.mean())
+    each = -np.array([np.mean(r["logprobs"]) for r in lines])  # texts of one length
+    interval = stats.ttest_1samp(each, 0).confidence_interval(0.95)
+    assert (measure(found, "log-perplexity").low, measure(found, "log-perplexity").high) == pytest.approx(tuple(interval))
     z = [(-np.array(r["logprobs"]) - r["entropies"]).sum() / math.sqrt(sum(r["variances"])) for r in lines]
     p = 2 * stats.norm.sf(np.abs(z))
     corrected = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1))
@@ -220,6 +223,9 @@ def test_tokens(tmp_path):
     advantages = np.repeat([r["advantages"] for r in lines], 200)
     covariance = (advantages - advantages.mean()) * (flat - flat.mean())
     assert measure(found, "covariance of log-probability and advantage").value == pytest.approx(np.cov(advantages, flat, bias=True)[0, 1])
+    by_text = covariance.reshape(40, 200).mean(1)
+    interval = stats.ttest_1samp(by_text, 0).confidence_interval(0.95)
+    assert measure(found, "covariance of log-probability and advantage").low == pytest.approx(interval.low)
     assert sorted(found.outputs["mute_kl"]) == sorted(np.argsort(-covariance)[:16].tolist())
 
 

@@ -40,6 +40,19 @@ def clustered_interval(successes, trials, confidence):
     return rate, low, high
 
 
+def clustered_mean(sums, counts, confidence):
+    """(mean, low, high) of values that come in clusters, given each cluster's sum and number: the ratio's scatter over clusters, by Student's t; NaN ends for one cluster."""
+    from scipy.stats import t
+
+    a, n = np.asarray(sums, float), np.asarray(counts, float)
+    mean = float(a.sum() / n.sum())
+    if len(a) < 2:
+        return mean, np.nan, np.nan
+    error = np.sqrt(len(a) / (len(a) - 1) * np.sum((a - mean * n) ** 2)) / n.sum()
+    half = float(t.ppf(0.5 + confidence / 2, len(a) - 1) * error)
+    return mean, mean - half, mean + half
+
+
 def mean_interval(values, confidence):
     """(mean, low, high) of independent values by Student's t; NaN ends for fewer than two."""
     from scipy.stats import t

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...contract import Shown
-from ...numerics.statistics import clopper_pearson, clustered_interval, holm, mean_interval
+from ...numerics.statistics import clopper_pearson, clustered_interval, clustered_mean, holm, mean_interval
 
 LEVEL = 0.95  # of intervals
 LEAST = 1e-300  # a p-value below this is given as it
@@ -92,6 +92,11 @@ class Sheet:
         """A mean of independent values, with Student's interval."""
         mean, low, high = mean_interval(values, self.level)
         return self.add(name, source, mean, low=low, high=high, interval=f"Student's t over {len(values)} {of}", **more)
+
+    def clustered_mean(self, name, source, sums, counts, of, **more):
+        """A mean of values that come in clusters."""
+        mean, low, high = clustered_mean(sums, counts, self.level)
+        return self.add(name, source, mean, low=low, high=high, interval=f"Student's t, clustered by {of}", **more)
 
     def test(self, name, source, p_value, **more):
         """A test; its p-value is corrected for all tests of the audit when the sheet is finished."""

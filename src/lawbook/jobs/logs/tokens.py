@@ -19,19 +19,8 @@ def measures(texts, sheet, *, green=None, alpha=ALPHA, seed=0, **_):
     logged = [values[np.isfinite(values)] for text in texts if text.get("logprobs") is not None for values in [np.asarray(text["logprobs"], float)]]
     if any(len(values) for values in logged):
         sums, lengths = np.array([values.sum() for values in logged]), np.array([len(values) for values in logged])
-        mean = -sums.sum() / lengths.sum()
-        gaps = -sums - mean * lengths  # the ratio's linearisation, clustered by text
-        half = 1.96 * np.sqrt(np.sum(gaps**2)) / lengths.sum() if len(logged) > 1 else np.nan
-        sheet.add(
-            "log-perplexity",
-            f"{ORIGIN}.perplexity_gap",
-            mean,
-            low=mean - half,
-            high=mean + half,
-            unit="nats per token",
-            interval="normal, clustered by text",
-            meaning=f"{lengths.sum():,} tokens in {len(logged):,} texts.",
-        )
+        told = f"{lengths.sum():,} tokens in {len(logged):,} texts."
+        sheet.clustered_mean("log-perplexity", f"{ORIGIN}.perplexity_gap", -sums, lengths, "texts", unit="nats per token", meaning=told)
     origin(texts, sheet, alpha)
     watermark(texts, sheet, green, alpha)
     advantages(texts, sheet, seed)
@@ -125,13 +114,10 @@ def advantages(texts, sheet, seed):
     if len(known) < FEWEST or not np.ptp(values[known]):
         sheet.distrust("covariance of the tokens", f"{ENTROPY}.token_covariance", "It takes tokens with advantages that differ.")
         return
-    sheet.mean(
-        "covariance of log-probability and advantage",
-        f"{ENTROPY}.token_covariance",
-        covariance[known],
-        "tokens",
-        meaning="Positive: the next steps lower the entropy; tokens of one text count as independent here.",
-    )
+    text = np.repeat(np.arange(len(trained)), [len(t["logprobs"]) for t in trained])[known]
+    sums, counts = np.bincount(text, covariance[known]), np.bincount(text)
+    told = "Positive: the next steps lower the entropy."
+    sheet.clustered_mean("covariance of log-probability and advantage", f"{ENTROPY}.token_covariance", sums[counts > 0], counts[counts > 0], "texts", meaning=told)
     muted = {method: select_tokens(covariance, method=method, fraction=fraction, seed=seed) for method, fraction in (("kl", 2e-3), ("clip", 2e-4))}
     share = covariance[muted["kl"]].sum() / covariance[known].sum() if covariance[known].sum() else np.nan
     sheet.add(
