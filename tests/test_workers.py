@@ -210,6 +210,14 @@ def test_sweeps_and_fits_are_the_same_wherever_they_are_made(shell, cluster, tmp
         assert here[0] == 0 and here[1] == shell(*command, "--workers", "2")[1] == shell(*command, "--cluster", cluster)[1]
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises, also where the tests run in the background, where shells have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def swallows(task):
     with contextlib.suppress(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -217,7 +225,7 @@ def swallows(task):
     return task
 
 
-def test_an_interrupt_that_a_library_swallows_is_heeded():
+def test_an_interrupt_that_a_library_swallows_is_heeded(interruptible):
     done, before = [], signal.getsignal(signal.SIGINT)
     with workers() as here, pytest.raises(KeyboardInterrupt):
         for index, _ in here.each(swallows, [1, 2]):
