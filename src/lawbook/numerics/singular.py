@@ -20,6 +20,15 @@ def singular_values(matrix):
     return np.linalg.svd(a, compute_uv=False)
 
 
+def spectral_norm(matrices):
+    """Largest singular value of each matrix of a stack, by the eigenvalues of its smaller Gram matrix: the largest keeps its digits there, at a fraction of an SVD's time."""
+    a = np.asarray(matrices, float)
+    largest = np.abs(a).max(axis=(-2, -1), keepdims=True, initial=0.0)
+    a = a / np.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
+    gram = a @ a.swapaxes(-2, -1) if a.shape[-2] <= a.shape[-1] else a.swapaxes(-2, -1) @ a
+    return largest[..., 0, 0] * np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[..., -1], 0.0))
+
+
 def count_above(matrix, level):
     """How many squared singular values exceed a level, in single precision: the signs of one factorisation tell (Sylvester), several times cheaper than the values."""
     from scipy.linalg import eigvalsh_tridiagonal, ldl

@@ -5,6 +5,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 
 from lawbook.contract import Paper, array, count, matrix, nonnegative, positive, real, record, vector
+from lawbook.numerics.singular import spectral_norm
 from lawbook.trials import Identity, Inequality, Rate
 
 paper = Paper(
@@ -101,11 +102,11 @@ def log_det_error(interpolation_error, lebesgue, norms, degree, rho, size):
 
 def parts(matrices, coefficients):
     """Norms of M_1..M_q and the largest norm of M(mu) over the training parameters; where the norms nearby rule a parameter out, its own is not computed."""
-    norms = np.linalg.norm(matrices, 2, axis=(1, 2))
+    norms = spectral_norm(matrices)
     most, at_most = 0.0, np.abs(coefficients) @ norms
     while at_most.max() > most * (1 + 1e-12):
         i = int(np.argmax(at_most))
-        here = np.linalg.norm(np.tensordot(coefficients[i], matrices, 1), 2)
+        here = spectral_norm(np.tensordot(coefficients[i], matrices, 1))
         most, at_most = max(most, here), np.minimum(at_most, here + np.abs(coefficients - coefficients[i]) @ norms)
         at_most[i] = min(at_most[i], most)
     return norms, float(most)
