@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from ...chapters.alignment.invisible_leash import leash_mass, support_change
-from ...chapters.decoding.repeated_sampling_coverage import beta_coverage, coverage_law, fit_coverage, pass_at_k
+from ...chapters.decoding.repeated_sampling_coverage import beta_coverage, coverage_law, fit_coverage
 from ...contract import LawbookError
-from ...numerics.statistics import sign_flip
+from ...numerics.statistics import pass_at_k, sign_flip
 from .sheet import Picture, Series, percent
 
 COVERAGE, LEASH = "repeated-sampling-coverage", "invisible-leash"
@@ -88,7 +88,7 @@ def one_run(samples, correct, sheet, group_size=None):
         return
     ks = np.unique(np.round(np.geomspace(1, least, 24)).astype(int))
     kinds, times = np.unique(np.stack([n, c], 1), axis=0, return_counts=True)
-    curves = np.array([[pass_at_k(int(a), int(b), int(k)) for k in ks] for a, b in kinds])  # kinds of prompts x numbers of samples
+    curves = np.stack([pass_at_k(*kinds.T, int(k)) for k in ks], 1)  # kinds of prompts x numbers of samples
     coverage = times @ curves / prompts
     ends = np.array([_spread(curves[:, i], times, sheet.level) for i in range(len(ks))])
     series = [Series("measured", ks, coverage, ends[:, 0], ends[:, 1], "points")]
@@ -106,7 +106,8 @@ def _silent(n, c, sheet, group_size):
         )
         return
     kinds, times = np.unique(np.stack([n, c], 1), axis=0, return_counts=True)
-    silent = np.array([1 - pass_at_k(int(a), int(b), group) + 1 - pass_at_k(int(a), int(a - b), group) for a, b in kinds])
+    total, right = kinds.T
+    silent = 2 - pass_at_k(total, right, group) - pass_at_k(total, total - right, group)
     sheet.clustered(
         f"silent prompts in groups of {group}",
         "grpo-oscillator.silent_prompts",
@@ -230,7 +231,7 @@ def compare(runs, sheet):
     for name in ("preserved", "shrunk", "expanded", "outside"):
         sheet.rate(f"prompts {name}", f"{LEASH}.support_change", int(change[name]), len(n), meaning=SUPPORT[name])
     merged = np.minimum(c + d, 2 * n)
-    chance = sum(1 - pass_at_k(2 * int(n[0]), int(total), int(n[0])) for total in merged if total)
+    chance = float(np.sum(1 - pass_at_k(2 * n[0], merged[merged > 0], int(n[0])))) if merged.any() else 0.0
     sheet.add(
         "prompts shrunk by chance alone",
         f"{LEASH}.support_change",
@@ -242,10 +243,11 @@ def compare(runs, sheet):
         if math.isfinite(change[name]):
             sheet.add(name.replace("_", " "), f"{LEASH}.support_change", change[name])
     if first[1] == "base":
+        rates, times = np.unique(c / n, return_counts=True)
         sheet.add(
             "best pass@1 within 1 nat of the base",
             f"{LEASH}.leash_mass",
-            float(np.mean([leash_mass(float(p), 1.0) for p in c / n])),
+            float(times @ [leash_mass(float(p), 1.0) for p in rates] / len(n)),
             meaning="What training could reach on average if it moved each prompt's answers by 1 nat of KL; plug-in of observed base rates.",
         )
     sheet.headlines.append(
