@@ -45,6 +45,8 @@ def test_statistics_of_the_audit():
     d = rng.normal(0.4, 1, 12)
     every = [abs(np.dot(signs, d)) >= abs(d.sum()) - 1e-12 for signs in itertools.product((-1, 1), repeat=12)]
     assert sign_flip(d) == pytest.approx(np.mean(every), abs=0.02)
+    many = rng.normal(0.02, 1, 10_001)
+    assert sign_flip(many) == pytest.approx(sign_flip(many[:-1]), abs=0.02)
 
 
 def test_judgments(tmp_path):
