@@ -13,7 +13,7 @@ from pathlib import Path
 from ..contract import LawbookError
 from ..contract.encoding import dumps
 from .kinds import Setting, kind_of
-from .queue import events, finish, jobs
+from .queue import NO_MEMORY, events, finish, jobs
 from .quick import GIBIBYTE, limit
 from .store import Store
 
@@ -51,7 +51,12 @@ def main(report=None):
             traceback.print_exc()
             message = f"The job itself failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
         outcome = {"state": "failed", "message": message}
-    finish(store, row.id, row.attempt, **outcome)
+    try:
+        finish(store, row.id, row.attempt, **outcome)
+    except Exception:  # a thread that ran out of memory in the middle of a transaction holds its lock until this process ends
+        if _at_limit(order["memory"]):
+            os._exit(NO_MEMORY)
+        raise
     store.close()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -36,6 +36,7 @@ IDLE = 1.0  # seconds between two looks at the store, where nothing is at work
 BEAT = 2.0  # seconds between two signs of life of a server
 LOST = 15.0  # seconds without one, after which its jobs are taken over
 TRIES = 3  # of a job that its server did not survive
+NO_MEMORY = 75  # status of a process that could not even say that it had too little
 MERCY = 2.0  # seconds from asking a process to end to ending it
 LIGHT = ("id", "kind", "title", "state", "made", "begun", "ended", "done", "total", "text", "message", "attempt")
 
@@ -491,4 +492,6 @@ def _death(code, memory):
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.Signals._value2member_map_ else str(-code)
         return f"The job's process was ended by {name}, perhaps for want of more memory than the {memory / GIBIBYTE:.3g} GiB that it may take."
+    if code == NO_MEMORY:
+        return f"The job needs more memory than the {memory / GIBIBYTE:.3g} GiB that it may take."
     return f"The job's process ended with status {code} before it had said what it found."
