@@ -410,6 +410,29 @@ def test_reports_and_the_shell(tmp_path):
         assert isinstance(bad.exception, LawbookError) and words in str(bad.exception), (options, bad.output, bad.exception)
 
 
+def test_scores_from_a_threshold_on_are_correct(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(size=(30, 4))
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps({"prompt_id": q, "score": s}) + "\n" for q, row in enumerate(scores) for s in row))
+    assert measure(audit(tmp_path / "s.jsonl"), "pass@1").value == pytest.approx(np.mean(scores >= 0.5))
+    assert measure(audit(tmp_path / "s.jsonl", threshold=0.8), "pass@1").value == pytest.approx(np.mean(scores >= 0.8))
+
+
+def test_staleness_and_momentum_of_a_run(tmp_path):
+    """The margin with late gradients is that at which the run itself, put together step by step, stops settling."""
+    made_logs.group_relative_run(tmp_path / "run.csv")
+    found = audit(tmp_path / "run.csv", momentum=0.5, lag=3)
+    k, rate = measure(found, "learning rate times curvature").value, 1 / measure(found, "time constant").value
+    assert k == pytest.approx(rate * 0.5 / (1 + 3 * rate))
+    path = np.zeros(400)  # e' = e + beta (e - e_before) - k e_late decays about as the reward does
+    path[:4] = 1
+    for t in range(3, 399):
+        path[t + 1] = path[t] + 0.5 * (path[t] - path[t - 1]) - k * path[t - 3]
+    assert -np.log(path[200] / path[150]) / 50 == pytest.approx(rate, rel=0.15)
+    margin = measure(found, "margin of stability")
+    assert margin.low < margin.value < margin.high
+
+
 def test_an_interrupted_count_goes_on(tmp_path, monkeypatch):
     from lawbook.jobs import audit_log
 

@@ -7,7 +7,7 @@ from ..contract import LawbookError
 
 COLUMNS = ("name", "rows", "columns", "alpha", "stable_rank", "kappa", "rank_90", "spikes", "bits", "kappa_order")  # of the layers, in the shell; JSON has all
 MOST_LAYERS = 60
-LOGS = {"kind", "fields", "encoding", "renormalise", "drop", "level", "group_size", "momentum", "lag", "refresh_interval", "target_error", "alpha"}
+LOGS = {"kind", "fields", "encoding", "threshold", "renormalise", "drop", "level", "group_size", "momentum", "lag", "refresh_interval", "target_error", "alpha"}
 LOGS |= {"outcome_low", "outcome_high", "weights", "green", "embedder", "seed"}  # options for logs alone
 
 
@@ -33,6 +33,7 @@ LOGS |= {"outcome_low", "outcome_high", "weights", "green", "embedder", "seed"} 
 @click.option("--kind", help="What a log holds, where it is not recognised: judgments, samples, tokens, training, logits, embeddings, texts, rewards, evidence, records, ...")
 @click.option("--field", "fields", multiple=True, metavar="ROLE=COLUMN", help="Column of a log for a role, by name or by number from 1; may be repeated.")
 @click.option("--encoding", help="Of a log that is not UTF-8, such as latin-1.")
+@click.option("--threshold", type=float, help="Score from which on a sample of a log counts as correct; .5 by default.")
 @click.option("--renormalise", is_flag=True, help="Divide probabilities of a log that do not sum to one by their sum.")
 @click.option("--drop", is_flag=True, help="Leave out rows of a log that hold NaN.")
 @click.option("--level", type=float, help="Of the intervals for a log; .95 by default.")

@@ -13,7 +13,7 @@ from .audit_weights import WeightsAudit, audit_weights
 
 PARTS = ("config", "weights")
 MODELS = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".index.json")  # files that belong to models, read or refused as such
-READ_AS = ("kind", "fields", "encoding", "renormalise", "drop", "level")  # how a log is read
+READ_AS = ("kind", "fields", "encoding", "threshold", "renormalise", "drop", "level")  # how a log is read
 LOOKED_AT = 2**16  # bytes of a .json file that tell a configuration from a log
 
 

@@ -77,16 +77,17 @@ class LogAudit(Shown):
         return f"<audit of the {self.kind} in {self.path}: {sum(m.trusted for m in self.measures)} measures, {sum(not m.trusted for m in self.measures)} not to be trusted>"
 
 
-def audit_log(path, /, *, kind=None, fields=None, encoding=None, renormalise=False, drop=False, level=LEVEL, resume=True, progress=None, **setting):
+def audit_log(path, /, *, kind=None, fields=None, encoding=None, threshold=0.5, renormalise=False, drop=False, level=LEVEL, resume=True, progress=None, **setting):
     """The LogAudit of a file of judgments, samples, log-probabilities, logits, rewards, embeddings, texts, records or a training curve.
 
-    `kind` and `fields` (role -> column) override what is recognised; `renormalise` lets probabilities that do not sum to one be divided by their sum, `drop` leaves out rows
-    that hold NaN. `setting` are options of single measures (SETTINGS). A log of samples is counted while it streams, what was counted is kept, and an audit that was
-    interrupted goes on there. `progress(done, total, name)` is called as bytes are read. LawbookError where the file is no log that could be understood.
+    `kind` and `fields` (role -> column) override what is recognised. A score of at least `threshold` counts as correct; `renormalise` divides probabilities that do not sum to
+    one by their sum, `drop` leaves out rows that hold NaN. `setting` are options of single measures (SETTINGS). A log of samples is counted while it streams, what was counted
+    is kept, and an audit that was interrupted goes on there. `progress(done, total, name)` is called as bytes are read. LawbookError where the file is no log that could be
+    understood.
     """
     if not 0.5 <= level < 1:
         raise DomainError(f"level must be from 0.5 to below 1; it was {level!r}.")
-    log = open_log(path, kind=kind, fields=fields, encoding=encoding, renormalise=renormalise, drop=drop)
+    log = open_log(path, kind=kind, fields=fields, encoding=encoding, threshold=threshold, renormalise=renormalise, drop=drop)
     given = _settings(log.kind, setting)
     sheet, faults = Sheet(level=level), {}
     cautions = _cautious(lambda: READERS[log.kind](log, sheet, faults, given, resume, progress))

@@ -336,6 +336,7 @@ KINDS = {
                 "kind": optional(text(doc="what it holds, where that is not recognised: judgments, samples, tokens, training, logits, records, ...")),
                 "fields": optional(text(doc="columns for roles, such as sensitive=sex, prediction=income; columns of a file without a header by their numbers")),
                 "encoding": optional(text(doc="of a file that is not UTF-8, such as latin-1")),
+                "threshold": probability(above=True, doc="score from which on a sample counts as correct"),
                 "renormalise": flag(doc="divide probabilities that do not sum to one by their sum"),
                 "drop": flag(doc="leave out rows that hold NaN"),
                 "level": probability(low=0.5, below=True, doc="of the intervals"),
@@ -349,6 +350,7 @@ KINDS = {
                 "seed": _seed,
             },
             {
+                "threshold": 0.5,
                 "renormalise": False,
                 "drop": False,
                 "level": 0.95,
