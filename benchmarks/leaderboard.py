@@ -13,7 +13,7 @@ import numpy as np
 from _timing import median_seconds
 from threadpoolctl import threadpool_limits
 
-from lawbook.artifacts.datasets import load
+from lawbook.artifacts.datasets import MissingData, load
 from lawbook.chapters.scaling.sloth_skills import SCORES, features, forecast, forecast_alone, held_out, leaderboard
 from lawbook.contract import DomainError
 from lawbook.jobs.scores import fit_scores
@@ -66,7 +66,10 @@ def ways(models, floors, model):
 
 
 def compare(every):
-    models, floors, families = leaderboard(load("leaderboard"))
+    try:
+        models, floors, families = leaderboard(load("leaderboard"))
+    except MissingData as missing:
+        return print(missing)
     model = official_code()
     for sizes in (1, 2):
         tests = tests_of(models, families, sizes)
