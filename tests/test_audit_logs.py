@@ -167,6 +167,14 @@ def test_a_classifier_on_digits(tmp_path):
     assert measure(found, "the model is calibrated").value < 0.01 and "over-confident" in found.summary[0]
 
 
+def test_labels_of_one_class_tell_the_accuracy_alone(tmp_path):
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 400)
+    np.savez(tmp_path / "one.npz", probabilities=p, labels=np.zeros(400, int))
+    found = audit(tmp_path / "one.npz")
+    assert measure(found, "accuracy").value == pytest.approx(np.mean(p.argmax(1) == 0)) and "is right in" in found.summary[0]
+    assert not measure(found, "calibration").trusted and "class 0" in measure(found, "calibration").meaning
+
+
 def test_a_calibrated_classifier_is_not_blamed(tmp_path):
     rng = np.random.default_rng(3)
     rejected = 0

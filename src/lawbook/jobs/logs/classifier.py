@@ -28,6 +28,8 @@ def measures(data, sheet, *, seed=0, **_):
     accuracy = sheet.rate("accuracy", f"{BOOK}.top_label_ece", int(right.sum()), rows, meaning=f"Top label right, of {rows:,} rows with {classes} classes.")
     likelihood = -np.log(np.maximum(p[np.arange(rows), labels], 1e-300))
     sheet.mean("negative log-likelihood", f"{BOOK}.recalibrate", likelihood, "rows", unit="nats")
+    if len(np.unique(labels)) < 2 or rows < FEWEST:
+        sheet.headlines.append(f"The classifier is right in {percent(accuracy.value)} of {rows:,} rows.")
     if len(np.unique(labels)) < 2:
         sheet.distrust("calibration", f"{BOOK}.window_calibration", f"All labels are of class {labels[0]}: frequencies of the other classes cannot be compared with anything.")
         return
