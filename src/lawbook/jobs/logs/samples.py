@@ -77,7 +77,8 @@ def one_run(samples, correct, sheet, group_size=None):
         "pass@1", f"{COVERAGE}.pass_at_k", c / n, np.ones(prompts), meaning=f"Share of correct samples, averaged over {prompts:,} prompts with {n.sum():,} samples in all."
     )
     sheet.headlines.append(
-        f"{sheet.section}: pass@1 is {percent(first.value)}{_between(first)} on {prompts:,} prompt{'s' if prompts > 1 else ''} with {least:,}{f' to {n.max():,}' if n.max() > least else ''} samples each."
+        f"{sheet.section}: pass@1 is {percent(first.value)}{_between(first)} on {prompts:,} prompt{'s' if prompts > 1 else ''}"
+        f" with {least:,}{f' to {n.max():,}' if n.max() > least else ''} samples each."
     )
     never, always = int(np.sum(c == 0)), int(np.sum(c == n))
     sheet.rate("never solved", f"{COVERAGE}.pass_at_k", never, prompts, meaning="Prompts without one correct sample in the log.")
