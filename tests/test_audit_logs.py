@@ -94,6 +94,36 @@ def test_judgments(tmp_path):
     assert (low, high) == pytest.approx(boot, abs=0.02)
 
 
+def test_judges_are_told_apart(tmp_path):
+    lines = [line | {"judge": name} for seed, name in ((0, "x"), (1, "y")) for line in made_logs.judge(tmp_path / "one.jsonl", questions=20, seed=seed)]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = audit(tmp_path / "two.jsonl")
+    assert found.sections == ["Judge x", "Judge y"]
+    alone = audit(tmp_path / "one.jsonl")  # that of the second
+    for name in ("score against duel, before", "first shown wins", "verdict changes with the order"):
+        assert measure(found, name, "Judge y").value == measure(alone, name).value
+
+
+def test_what_single_measures_refuse(tmp_path):
+    z = np.random.default_rng(0).normal(size=(300, 3))
+    z[7, 1] = np.inf
+    np.savez(tmp_path / "z.npz", logits=z, labels=np.arange(300) % 3)
+    with pytest.raises(LawbookError, match="infinite .1 row, first 8"):
+        audit(tmp_path / "z.npz")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"tokens": [0, 1, 9], "logprobs": [-1.0, -1.0, -2.0]}) + "\n")
+    np.save(tmp_path / "green.npy", np.arange(8) < 4)
+    with pytest.raises(LawbookError, match="ids from 0 to 7"):
+        audit(tmp_path / "t.jsonl", green=tmp_path / "green.npy")
+    step, noise = np.arange(60), np.random.default_rng(1).normal(size=60)
+    columns = np.stack([step, 50 + noise, 45 + noise, np.full(60, 8)], 1)
+    np.savetxt(tmp_path / "r.csv", columns, delimiter=",", header="step,reward,success_rate,group_size", comments="")
+    assert not measure(audit(tmp_path / "r.csv"), "silent prompts, least share").trusted, "rates in per cent are no rates"
+    first = {"logprobs": [None, *np.linspace(-3, -0.1, 40)], "advantages": list(np.linspace(-1, 1, 41))}
+    (tmp_path / "a.jsonl").write_text((json.dumps(first) + "\n") * 3)
+    told = measure(audit(tmp_path / "a.jsonl"), "covariance of log-probability and advantage")
+    assert told.value == pytest.approx(np.cov(np.linspace(-3, -0.1, 40), np.linspace(-1, 1, 41)[1:], bias=True)[0, 1])
+
+
 def test_samples(tmp_path):
     path = tmp_path / "samples.jsonl"
     lines = made_logs.samples(path, stages=("base", "trained"))

@@ -13,6 +13,7 @@ from .sheet import Picture, Series, percent
 KLDO, SHIFT, LEAK = "kldo-divergence", "leather-text-shift", "loo-distinguishability"
 FEWEST = 50  # rows of a group
 MOST = 1500  # rows of a group that distances are taken between
+MOST_TEXTS = 20_000  # rows whose texts are compared
 RELABELLED = 199
 SEEDS = 5
 SHARE = 0.2  # of a distance that two halves of one group may show
@@ -145,6 +146,10 @@ def leakage(x, target, sheet, seed=0):
 
 def texts(rows, sheet, embed=None, seed=0, names=("accepted", "refused")):
     """Texts of two groups, embedded by `embed` or, without it, by their words."""
+    if len(rows) > MOST_TEXTS:
+        drawn = np.sort(np.random.default_rng(seed).choice(len(rows), MOST_TEXTS, replace=False))
+        sheet.said.append(f"{MOST_TEXTS:,} of {len(rows):,} rows of texts were drawn at random.")
+        rows = [rows[i] for i in drawn]
     sides = [[text for row in rows for text in row[name]] for name in names]
     firsts = [(row[names[0]][0], row[names[1]][0]) for row in rows if row[names[0]] and row[names[1]]]
     if embed is None:

@@ -12,9 +12,9 @@ FEWEST = 20
 def measures(rows, sheet, *, target_error=0.05, **_):
     """`rows` have log_target, log_skeletons, event_probabilities and perhaps correct."""
     sheet.section = "Answer or abstain"
-    whole = [r for r in rows if r.get("log_skeletons") and r.get("event_probabilities")]
+    whole = [r for r in rows if r.get("log_skeletons") and len(r["log_skeletons"]) == len(r.get("event_probabilities") or ())]
     if len(whole) < len(rows):
-        sheet.said.append(f"{len(rows) - len(whole):,} rows lack the skeletons' log-probabilities or the event's probabilities and were left out.")
+        sheet.said.append(f"{len(rows) - len(whole):,} rows do not have a log-probability and an event's probability for each skeleton, and were left out.")
     rows = whole
     if not rows:
         sheet.distrust("answer or abstain", f"{BOOK}.answer_or_abstain", "No row has log_target, log_skeletons and event_probabilities together.")

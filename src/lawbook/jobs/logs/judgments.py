@@ -2,10 +2,12 @@
 
 import math
 from collections import defaultdict
+from contextlib import suppress
 
 import numpy as np
 
 from ...chapters.alignment.reward_topology import best_next_comparison, inference_variance, mean_uncertainty
+from ...chapters.alignment.trust_judge import LARGEST as MOST_GROUPS
 from ...chapters.alignment.trust_judge import duel_outcome, judge_score, score_comparison_inconsistency, transitivity_inconsistency
 from ...contract import DomainError, LawbookError
 from ...numerics.statistics import sign_flip
@@ -19,30 +21,33 @@ CANDIDATES = 2000
 
 
 class Judgments:
-    """Scores by (question, answer) and duels by (question, pair of answers), gathered batch by batch."""
+    """The judgments of each judge, gathered batch by batch."""
+
+    def __init__(self):
+        self.judges = defaultdict(OneJudge)
+
+    def add(self, columns):
+        for values in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, values, strict=True))
+            self.judges[row.get("judge")].add(row)
+
+
+class OneJudge:
+    """Scores by (question, answer) and duels by (question, pair of answers)."""
 
     def __init__(self):
         self.scores = defaultdict(list)  # (question, answer) -> [(number or None, {score: probability} or None)]
-        self.duels = defaultdict(dict)  # (question, first, second as shown) -> {letters: [p of A, B, C], verdict, perplexity}
+        self.duels = defaultdict(dict)  # (question, first, second as shown) -> {letters: [p of A, B, C], verdict}
         self.repeated = 0
 
-    def add(self, columns):
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        for row in rows:
-            if row["kind"] == "score":
-                self.scores[row["question"], row["answer"]].append((row.get("score"), row.get("score_probabilities")))
-                continue
-            key = (row["question"], row["first"], row["second"])
-            letters = row.get("verdict_probabilities")
-            self.repeated += key in self.duels
-            self.duels.setdefault(
-                key,
-                {
-                    "letters": None if letters is None else [float(letters.get(letter, 0)) for letter in "ABC"],
-                    "verdict": row.get("verdict"),
-                    "perplexity": row.get("perplexity"),
-                },
-            )
+    def add(self, row):
+        if row["kind"] == "score":
+            self.scores[row["question"], row["answer"]].append((row.get("score"), row.get("score_probabilities")))
+            return
+        key = (row["question"], row["first"], row["second"])
+        letters = row.get("verdict_probabilities")
+        self.repeated += key in self.duels
+        self.duels.setdefault(key, {"letters": None if letters is None else [float(letters.get(letter, 0)) for letter in "ABC"], "verdict": row.get("verdict")})
 
     def questions(self):
         """question -> (its answers, in order; duels judged in both orders)."""
@@ -72,15 +77,24 @@ class Judgments:
             letters = [order["letters"] for order in orders]
             return None if None in letters else duel_outcome(*letters)
         letters = [[float(order["verdict"] == letter) for letter in "ABC"] if order["verdict"] else order["letters"] for order in orders]
-        return duel_outcome(*letters, method="agreement")
+        return None if None in letters else duel_outcome(*letters, method="agreement")
 
 
-def measures(found, sheet, **_):
-    """Contradictions, before and after; bias for a position; the wiring of the comparisons."""
-    if not found.scores and not found.duels:
+def measures(judgments, sheet, **_):
+    """Of each judge: contradictions, before and after; bias for a position; the wiring of the comparisons."""
+    if not judgments.judges:
         raise LawbookError("The log holds no judgment that could be read.")
-    sheet.section = "Judge"
+    for name, found in judgments.judges.items():
+        sheet.section = "Judge" if name is None or len(judgments.judges) == 1 else f"Judge {name}"
+        if len(judgments.judges) > 1:
+            sheet.headlines.append(f"{sheet.section}:")
+        one_judge(found, sheet)
+
+
+def one_judge(found, sheet):
     questions = found.questions()
+    if large := sum(math.comb(len(answers), 3) > MOST_GROUPS for answers, _ in questions.values()):
+        sheet.said.append(f"{large:,} questions have too many answers for all groups of three to be looked at, and are in no rate of circles.")
     both = sum(len(pairs) for _, pairs in questions.values())
     sheet.said.append(
         f"{len(questions):,} questions, {len(found.scores):,} scored answers, {len(found.duels):,} verdicts on duels, {both:,} duels judged in both orders."
@@ -110,11 +124,10 @@ def _counts(found, questions, score_method, duel_method):
         if not np.isnan(outcomes[np.ix_(known, known)]).all():
             compared = score_comparison_inconsistency(np.array([s for s in scores if s is not None]), outcomes[np.ix_(known, known)])
             row[:2] = compared["conflicts"], compared["pairs"]
-        try:
-            groups = transitivity_inconsistency(outcomes)
-            row[2:] = round(groups["rate"] * groups["groups"]), groups["groups"]
-        except DomainError:  # no three answers whose pairs are all judged
-            pass
+        if math.comb(len(answers), 3) <= MOST_GROUPS:
+            with suppress(DomainError):  # no three answers whose pairs are all judged
+                groups = transitivity_inconsistency(outcomes)
+                row[2:] = round(groups["rate"] * groups["groups"]), groups["groups"]
         counts[question] = row
     return counts
 

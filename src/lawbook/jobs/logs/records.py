@@ -13,7 +13,7 @@ from .sheet import Picture, Series, percent
 PID, PROXY, CAUSAL = "federated-fairness-pid", "fair-gnn-noisy-attribute", "propensity-causal-bounds"
 FEWEST = 30  # records of a group
 MOST_CLIENTS = 60  # for which the decomposition and the frontier are solved
-RESAMPLES, TABLES = 1000, 200  # of records for an effect, of tables for disparities
+RESAMPLES, TABLES = 400, 200  # of records for an effect, of tables for disparities
 SOLVED = 1e-6  # error to which the frontier is solved
 FRONTIER = (0.0, 0.25, 0.5, 1.0)  # limits of both disparities, as shares of what they are now
 
@@ -207,7 +207,7 @@ def causal(columns, sheet, low, high, seed):
     ends = [manski_interval(y[a == arm], shares[arm], **given) for arm in (0, 1)]
     lower, upper = ends[1]["lower"] - ends[0]["upper"], ends[1]["upper"] - ends[0]["lower"]
     rng = np.random.default_rng(seed)
-    draws = np.array([_manski(y[i], a[i], given) for i in rng.integers(0, len(y), (RESAMPLES, len(y)))])
+    draws = np.array([_manski(y[i], a[i], given) for i in (rng.integers(0, len(y), len(y)) for _ in range(RESAMPLES))])
     reach = np.quantile(draws[:, 0], (1 - sheet.level) / 2), np.quantile(draws[:, 1], (1 + sheet.level) / 2)
     sheet.add(
         "effect, by Manski's bounds",

@@ -5,6 +5,7 @@ import numpy as np
 from ...chapters.alignment.entropy_mechanism import select_tokens, token_covariance
 from ...chapters.trust.perplexity_entropy_test import perplexity_gap, same_model_test, same_model_test_logs
 from ...chapters.trust.unigram_watermark import detect_watermark
+from ...contract import DomainError
 from ...numerics.statistics import holm
 from .sheet import Picture, Series, percent
 
@@ -32,6 +33,7 @@ def origin(texts, sheet, alpha):
     for text in texts:
         if text.get("step_probabilities") is not None:
             p, tokens = np.asarray(text["step_probabilities"], float), np.asarray(text["tokens"], int)
+            _inside([text], p.shape[1])
             tried.append(perplexity_gap(p, tokens))
             values.append(same_model_test(p, tokens, alpha=alpha))
             lengths.append(len(tokens))
@@ -83,6 +85,9 @@ def watermark(texts, sheet, green, alpha):
             sheet.distrust("watermark", f"{MARK}.detect_watermark", "It takes token ids, which the log does not hold.")
         return
     green = np.asarray(green, bool)
+    if green.all() or not green.any():
+        raise DomainError("green must be a mask over the vocabulary that is partly true.")
+    _inside(marked, len(green))
     found = [detect_watermark(np.asarray(text["tokens"], int), green, alpha=alpha) for text in marked]
     corrected = holm([f["p_exact"] for f in found])
     sheet.rate(
@@ -102,14 +107,23 @@ def watermark(texts, sheet, green, alpha):
     sheet.headlines.append(f"{int(np.sum(corrected < alpha))} of {len(found)} texts bear the watermark; over all of them p = {together['p_exact']:.2g}.")
 
 
+def _inside(texts, vocab_size):
+    """DomainError where a token is none of the vocabulary."""
+    for i, text in enumerate(texts):
+        ids = np.asarray(text["tokens"], int)
+        if ids.min() < 0 or ids.max() >= vocab_size:
+            raise DomainError(f"tokens must be ids from 0 to {vocab_size - 1}; text {i + 1} holds {ids.max() if ids.max() >= vocab_size else ids.min()}.")
+
+
 def advantages(texts, sheet, seed):
     """Covariance of log-probability and advantage by token: what drives entropy down, and the few tokens to mute."""
     trained = [text for text in texts if text.get("advantages") is not None and text.get("logprobs") is not None]
     if not trained:
         return
     logprobs, values = (np.concatenate([np.broadcast_to(np.asarray(t[name], float), len(t["logprobs"])) for t in trained]) for name in ("logprobs", "advantages"))
-    mask = np.concatenate([np.asarray(t["mask"], float) if t.get("mask") is not None else np.ones(len(t["logprobs"])) for t in trained])
-    covariance = token_covariance(logprobs, values, mask=mask)
+    logged = np.isfinite(logprobs)  # servers give none for the first token
+    mask = logged * np.concatenate([np.asarray(t["mask"], float) if t.get("mask") is not None else np.ones(len(t["logprobs"])) for t in trained])
+    covariance = token_covariance(np.where(logged, logprobs, 0.0), values, mask=mask)
     known = np.flatnonzero(np.isfinite(covariance))
     if len(known) < FEWEST or not np.ptp(values[known]):
         sheet.distrust("covariance of the tokens", f"{ENTROPY}.token_covariance", "It takes tokens with advantages that differ.")

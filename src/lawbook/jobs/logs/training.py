@@ -28,14 +28,16 @@ def measures(columns, sheet, *, momentum=0.0, lag=0, refresh_interval=1, seed=0,
         _plateau(data, sheet, momentum, lag, refresh_interval, seed)
     if "success_rate" in data and "group_size" in data:
         seen = np.isfinite(data["success_rate"]) & np.isfinite(data["group_size"])
-        p, g = np.clip(data["success_rate"][seen], 0, 1), data["group_size"][seen].astype(int)
-        silent = np.array([silent_prompts(float(a), int(b)) for a, b in zip(p, g, strict=True)])
-        sheet.add(
-            "silent prompts, least share",
-            f"{OSCILLATOR}.silent_prompts",
-            float(silent[-1]),
-            meaning="At the run's last success rate, if every prompt had that rate; rates that differ between prompts make more of them silent.",
-        )
+        p, g = data["success_rate"][seen], data["group_size"][seen].astype(int)
+        if not len(p) or p.min() < 0 or p.max() > 1 or g.min() < 2:
+            sheet.distrust("silent prompts, least share", f"{OSCILLATOR}.silent_prompts", "It takes success rates from 0 to 1 and groups of two or more.")
+        else:
+            sheet.add(
+                "silent prompts, least share",
+                f"{OSCILLATOR}.silent_prompts",
+                float(silent_prompts(float(p[-1]), int(g[-1]))),
+                meaning="At the run's last success rate, if every prompt had that rate; rates that differ between prompts make more of them silent.",
+            )
     sheet.pictures += [Picture(f"{name} over the run", "step", name, [Series(name, data["step"], data[name], style="points")]) for name in ("reward", "entropy") if name in data]
 
 
@@ -108,8 +110,8 @@ def _plateau(data, sheet, momentum, lag, refresh_interval, seed):
     seen = np.isfinite(data["reward"]) & np.isfinite(data["step"])
     t, r = data["step"][seen], data["reward"][seen]
     source = f"{OSCILLATOR}.reward_trajectory"
-    if len(t) < FEWEST or np.ptp(t) <= 0:
-        sheet.distrust("plateau of the reward", source, f"It takes {FEWEST} points; here are {len(t)}.")
+    if len(t) < FEWEST or np.ptp(t) <= 0 or np.ptp(r) <= 0:
+        sheet.distrust("plateau of the reward", source, f"It takes {FEWEST} points at different steps and rewards that change; here are {len(t)} points.")
         return
     start, top, rate = plateau(t, r)
     fitted = top - (top - start) * np.exp(-rate * (t - t[0]))
