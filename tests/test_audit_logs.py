@@ -108,7 +108,7 @@ def test_what_single_measures_refuse(tmp_path):
     z = np.random.default_rng(0).normal(size=(300, 3))
     z[7, 1] = np.inf
     np.savez(tmp_path / "z.npz", logits=z, labels=np.arange(300) % 3)
-    with pytest.raises(LawbookError, match="infinite .1 row, first 8"):
+    with pytest.raises(LawbookError, match=r"infinite .1 row, first 8"):
         audit(tmp_path / "z.npz")
     (tmp_path / "t.jsonl").write_text(json.dumps({"tokens": [0, 1, 9], "logprobs": [-1.0, -1.0, -2.0]}) + "\n")
     np.save(tmp_path / "green.npy", np.arange(8) < 4)
