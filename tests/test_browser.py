@@ -1,18 +1,15 @@
 """The workbench in a real browser: it is clicked, typed into, looked at and checked for accessibility. Screenshots go to LAWBOOK_SCREENSHOTS where that names a folder."""
 
-import os
 import re
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import lawbook
+from browsing import DESKTOP, PHONE, needs_chromium, opened, picture
 from workbench import Server
 
-CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(path).exists()), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium.")
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+pytestmark = needs_chromium
 LOSS = "/paper/beyond-chinchilla/chinchilla_loss?params=7B&tokens=1T&_x=params&_by=tokens&_values=1T,2T,4T&_solve=tokens&_target=2.0"
 PAGES = ["/", "/tag/rope", "/paper/rope-base-region", LOSS, "/paper/condition-number-tuning", "/verdicts", "/verdict/rope-base-region/ordered", "/feedback", "/no-such-page"]
 
@@ -25,38 +22,6 @@ def server(tmp_path_factory):
         lawbook.verify("rope-base-region")
     with Server(home) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@contextmanager
-def opened(browser, server, address="/", **options):
-    """A page of a new reader. Anything that the browser complains of, or fetches from elsewhere, fails the test."""
-    context = browser.new_context(base_url=server.address, **{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    said = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if not request.url.startswith((server.address, "data:")) else None)
-    page.goto(address)
-    yield page
-    context.close()
-    assert [text for text in said if "404 (Not Found)" not in text] == []
-
-
-def picture(page, name):
-    folder = os.environ.get("LAWBOOK_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_search_answers_while_one_types(browser, server):

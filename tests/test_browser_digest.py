@@ -5,18 +5,16 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+from browsing import DESKTOP, PHONE, needs_chromium, opened, picture
 from lawbook.artifacts.feed_formats import parse
 from workbench import FeedServer, Mailbox, Server, smtp_server
 
-CHROMIUM = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(path).exists()), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium.")
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+pytestmark = needs_chromium
 HOSTILE = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\"> in a title"
 PAPERS = [
     {"id": "rope", "url": "https://example.org/rope", "title": "How large must the RoPE base be?", "authors": [{"name": "Ada L."}, {"name": "Emmy N."}]},
@@ -65,36 +63,9 @@ def server(tmp_path_factory, mailbox):
         yield made
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@contextmanager
-def opened(browser, server, address="/digest", **options):
-    """A page of a new reader. Anything that the browser complains of, or fetches from elsewhere, fails the test."""
-    context = browser.new_context(base_url=server.address, **{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
-    page = context.new_page()
-    page.set_default_timeout(15_000)
-    said = []
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") and "status of 400" not in message.text else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: said.append(request.url) if not request.url.startswith((server.address, "data:")) else None)
-    page.goto(address)
-    yield page
-    context.close()
-    assert said == []
-
-
-def picture(page, name):
-    folder = os.environ.get("LAWBOOK_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+def reading(browser, server, address="/digest", **options):
+    """A page of the digest; that a wrong address is answered by 400 is no complaint."""
+    return opened(browser, server, address, forgiven="status of 400", **options)
 
 
 def link_in(mail, page):
@@ -105,7 +76,7 @@ def link_in(mail, page):
 def test_a_digest_is_found_read_and_followed_into_the_book(browser, server):
     from playwright.sync_api import expect
 
-    with opened(browser, server, "/") as page:
+    with reading(browser, server, "/") as page:
         page.get_by_role("navigation", name="Parts of the workbench").get_by_role("link", name="Digest").click()
         expect(page.get_by_role("heading", level=1)).to_have_text(re.compile(r"Digest of \d{4}-\d\d-\d\d"))
         expect(page.locator(".lead")).to_have_text(re.compile(r"^40 new papers, .*3 changed verdicts, since \d{4}-\d\d-\d\d\.$"))
@@ -129,7 +100,7 @@ def test_a_digest_is_found_read_and_followed_into_the_book(browser, server):
 def test_markup_in_a_feed_is_shown_as_text(browser, server):
     from playwright.sync_api import expect
 
-    with opened(browser, server, "/digest/1") as page:
+    with reading(browser, server, "/digest/1") as page:
         expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
         shown = page.locator(".digest")
         assert shown.locator("script, img, a[href^='javascript']").count() == 0 and "taken" not in page.title()
@@ -140,14 +111,14 @@ def test_markup_in_a_feed_is_shown_as_text(browser, server):
 def test_a_subscription_is_begun_confirmed_and_ended(browser, server, mailbox):
     from playwright.sync_api import expect
 
-    with opened(browser, server) as page:
+    with reading(browser, server) as page:
         page.get_by_label("Your mail address").fill("ada@example.org")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Look into your mail")
         (asked,) = mailbox.to("ada@example.org")
         page.goto(link_in(asked, "confirm"))
         expect(page.get_by_role("heading", level=1)).to_have_text("Confirm the subscription")
-        picture(page, "digest-confirm")
+        picture(page, "digest-confirm", full_page=True)
         page.get_by_role("button", name="Confirm").click()
         expect(page.get_by_role("heading", level=1)).to_have_text("You are subscribed")
         assert "1 mail sent" in gather(server.home, "--send", "--base-url", server.address)
@@ -164,7 +135,7 @@ def test_a_subscription_is_begun_confirmed_and_ended(browser, server, mailbox):
 def test_a_mail_program_ends_a_subscription_with_one_click(browser, server, mailbox):
     from playwright.sync_api import expect
 
-    with opened(browser, server, java_script_enabled=False) as page:
+    with reading(browser, server, java_script_enabled=False) as page:
         page.get_by_label("Your mail address").fill("bob@example.org")
         page.get_by_role("button", name="Subscribe").click()
         page.goto(link_in(mailbox.to("bob@example.org")[0], "confirm"))
@@ -184,7 +155,7 @@ def test_a_mail_program_ends_a_subscription_with_one_click(browser, server, mail
 def test_an_address_that_is_none_is_refused(browser, server, mailbox):
     from playwright.sync_api import expect
 
-    with opened(browser, server) as page:
+    with reading(browser, server) as page:
         field = page.get_by_label("Your mail address")
         field.fill("nobody")
         page.get_by_role("button", name="Subscribe").click()
@@ -208,12 +179,12 @@ def test_the_mail_shows_markup_as_text(browser, server, mailbox):
     page.set_content(html)
     assert page.get_by_role("heading", name=HOSTILE).count() == 1 and page.locator("script, img, iframe, form, a[href^='javascript']").count() == 0 and "taken" not in page.title()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    picture(page, "digest-mail-phone")
+    picture(page, "digest-mail-phone", full_page=True)
     context.close()
 
 
 def test_the_feed_has_every_digest(browser, server):
-    with opened(browser, server) as page:
+    with reading(browser, server) as page:
         address = page.get_by_role("link", name="Atom feed").first.get_attribute("href")
         assert page.locator("head link[rel=alternate][title=Digests]").get_attribute("href") == address
         answer = page.request.get(address)
@@ -230,7 +201,7 @@ def test_pages_are_accessible(browser, server, mailbox, scheme, device):
 
     axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     viewport = DESKTOP if device == "desktop" else PHONE
-    with opened(browser, server, color_scheme=scheme, viewport=viewport, bypass_csp=True, has_touch=device == "phone") as page:
+    with reading(browser, server, color_scheme=scheme, viewport=viewport, bypass_csp=True, has_touch=device == "phone") as page:
         for name, address in (("issue", "/digest/2"), ("first", "/digest/1"), ("archive", "/digest/archive"), ("said", None)):
             if address:
                 page.goto(address)
@@ -239,7 +210,7 @@ def test_pages_are_accessible(browser, server, mailbox, scheme, device):
                 page.get_by_label("Your mail address").fill(f"{device}-{scheme}@example.org")
                 page.get_by_role("button", name="Subscribe").click()
                 page.wait_for_selector("text=Look into your mail")
-            picture(page, f"digest-{device}-{scheme}-{name}")
+            picture(page, f"digest-{device}-{scheme}-{name}", full_page=True)
             page.evaluate(axe)
             found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
             assert len(found["passes"]) > 10, address
